@@ -1,0 +1,23 @@
+"""Every test sees eight CPU devices, and silent rank promotion is an error."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax  # noqa: E402  (the flags above must be set before the first import)
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = pathlib.Path(os.environ.get("VALLE_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def speech() -> pathlib.Path:
+    """The folder of real recordings, which is not part of the repository."""
+    folder = SHARED / "speech"
+    if not folder.is_dir():
+        pytest.skip(f"no speech recordings at {folder}; set VALLE_SHARED to the folder that holds them")
+    return folder

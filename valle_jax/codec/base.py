@@ -1,0 +1,75 @@
+"""What a neural (or not so neural) audio codec must offer to the rest of the project."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from valle_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecInfo:
+    """The facts of a codec that datasets and models record; nothing else in the project hard-codes them.
+
+    Attributes:
+      name: the name `get_codec` knows.
+      sample_rate: samples per second of the waveform.
+      frames_per_second: code frames per second.
+      codebooks: residual levels Q.
+      codebook_size: entries per codebook; codes are in [0, codebook_size).
+      weight_hash: first 16 hex digits of the SHA-256 of the weights, so that two codecs of one name do not mix.
+      parameters: options that change the codes, such as the bandwidth.
+    """
+
+    name: str
+    sample_rate: int
+    frames_per_second: float
+    codebooks: int
+    codebook_size: int
+    weight_hash: str
+    parameters: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        """A dict that `json.dumps` takes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict) -> CodecInfo:
+        """The inverse of `to_json`."""
+        return cls(**value)
+
+    def check_same(self, other: CodecInfo, mine: str, others: str) -> None:
+        """Raises UserError naming both artefacts unless `other` yields the same codes as this codec."""
+        if self != other:
+            raise UserError(
+                f"{mine} was made with codec {self.name} ({self.weight_hash}, {self.parameters}) but {others} with "
+                f"{other.name} ({other.weight_hash}, {other.parameters}); prepare both with one codec"
+            )
+
+
+class Codec(Protocol):
+    """Waveform to codes and back."""
+
+    @property
+    def info(self) -> CodecInfo:
+        """The codec's facts."""
+
+    def encode(self, audio: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes a batch.
+
+        Args:
+          audio: B waveforms, float32 [samples] in [-1, 1], at `info.sample_rate`; lengths may differ.
+
+        Returns:
+          codes uint16 [B, T, Q], zero behind each item's length, and lengths int32 [B] in frames.
+        """
+
+    def decode(self, codes: np.ndarray, lengths: np.ndarray | None = None) -> list[np.ndarray]:
+        """Decodes codes [B, T, Q] (any integer dtype) to B float32 waveforms at `info.sample_rate`.
+
+        `lengths` int [B] gives each item's frames; without it all T frames are decoded.
+        """
