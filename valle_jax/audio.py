@@ -1,0 +1,57 @@
+"""Waveforms: read, write, resample. Everywhere else audio is mono float32 [samples] in [-1, 1]."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+import soundfile
+import soxr
+
+from valle_jax.errors import UserError
+
+WRITABLE = (".wav", ".flac", ".ogg")
+
+
+def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+    """Reads a recording (wav, flac, ogg, mp3, opus, …: what libsndfile knows) as mono float32 [samples].
+
+    Channels are averaged, then the result is resampled to `sample_rate` (Hz). An empty recording gives an empty array.
+
+    Raises:
+      UserError: the file cannot be read as audio, or holds NaN or infinite samples.
+    """
+    try:
+        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read audio {os.fspath(path)}: {str(reason).strip().rstrip('.')}") from None
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise UserError(f"audio {os.fspath(path)} holds NaN or infinite samples; write it again from its source")
+    return resample(mono, file_rate, sample_rate)
+
+
+def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:
+    """Writes mono float [samples] in 16 bits (ogg: Vorbis); the suffix (.wav, .flac, .ogg) names the format.
+
+    Samples outside [-1, 1] are clipped.
+
+    Raises:
+      UserError: another suffix, or the file cannot be written.
+    """
+    if pathlib.Path(path).suffix.lower() not in WRITABLE:
+        raise UserError(f"cannot write audio {os.fspath(path)}: the suffix must be one of {', '.join(WRITABLE)}")
+    try:
+        soundfile.write(path, np.clip(np.asarray(samples, np.float32), -1, 1), sample_rate)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"cannot write audio {os.fspath(path)}: {str(error).rstrip('.')}") from None
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Float [samples] at `from_rate` (Hz) as float32 at `to_rate`; the same array where the rates agree."""
+    samples = np.asarray(samples, np.float32)
+    if from_rate == to_rate or samples.size == 0:
+        return samples
+    return soxr.resample(samples, from_rate, to_rate)
