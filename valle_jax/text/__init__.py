@@ -1,1 +1,1 @@
-"""text"""
+"""From text to phoneme ids: the phonemizer front end and the vocabulary."""
