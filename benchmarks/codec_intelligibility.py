@@ -1,0 +1,182 @@
+"""Word error rate of resynthesised speech against the original's, by pocketsphinx's bundled English model.
+
+    python benchmarks/codec_intelligibility.py --speech speech --limit 200 --out codec_intelligibility.json
+
+`--speech` holds corpora that the codebooks were not fitted on, none of whose speakers the codec has seen: `LibriSpeech/test-other`
+(original layout), `LJSpeech-1.1` (original layout) and a `manifest.jsonl` whose corpus `pm` reads LJSpeech's texts.
+Read sentences by native speakers suit the recogniser's language model; spelled letters (AN4) and learners' English
+(speechocean762), where it fails on two words of three of the originals, would only measure its guessing.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from valle_jax.audio import read_audio, resample
+from valle_jax.codec import get_codec
+from valle_jax.errors import UserError
+
+ASR_RATE = 16_000
+ROWS = ("original", "codec", "one codebook")
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """A recording and its transcript."""
+
+    corpus: str
+    path: pathlib.Path
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecIntelligibility:
+    """Compares the WER of original, resynthesised and one-codebook speech; ends with 1 above the target ratio."""
+
+    speech: pathlib.Path
+    """Folder of held-out speech, see the module's text."""
+    out: pathlib.Path | None = None
+    """JSON file for the figures."""
+    codec: str = "mel_rvq"
+    """Codec to measure."""
+    weights: str | None = None
+    """Weights of the codec instead of its own."""
+    limit: int = 200
+    """Utterances, drawn at random over all corpora."""
+    target_ratio: float = 1.25
+    """Highest accepted WER(codec) / WER(original)."""
+    seed: int = 0
+    """Of the drawn utterances and the bootstrap."""
+    processes: int = 2
+    """Recognisers that run side by side."""
+
+    def run(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        utterances = list(held_out(self.speech))
+        if not utterances:
+            raise UserError(f"no transcribed utterances under {self.speech}; see benchmarks/codec_intelligibility.py")
+        chosen = [utterances[i] for i in sorted(rng.permutation(len(utterances))[: self.limit])]
+        with concurrent.futures.ProcessPoolExecutor(self.processes) as pool:
+            arguments = ([self.codec] * len(chosen), [self.weights] * len(chosen), chosen)
+            results = list(tqdm(pool.map(measure, *arguments), total=len(chosen), unit="utterance"))
+        errors = np.array([result["errors"] for result in results])
+        words = np.array([result["words"] for result in results])
+        corpora = np.array([utterance.corpus for utterance in chosen])
+        report = {"codec": dataclasses.asdict(get_codec(self.codec, self.weights).info), "utterances": len(chosen)}
+        print(f"{'corpus':<14}{'utterances':>11}{'words':>7}" + "".join(f"{row:>14}" for row in ROWS) + f"{'ratio':>8}  95 %")
+        for corpus in [*sorted(set(corpora)), "all"]:
+            mine = (corpora == corpus) | (corpus == "all")
+            wer = errors[mine].sum(axis=0) / words[mine].sum()
+            low, high = bootstrap_ratio(errors[mine], rng)
+            report[corpus] = {"utterances": int(mine.sum()), "words": int(words[mine].sum()), "ratio": wer[1] / wer[0]}
+            report[corpus] |= {"wer": dict(zip(ROWS, wer, strict=True)), "ratio_95": [low, high]}
+            print(
+                f"{corpus:<14}{mine.sum():>11}{words[mine].sum():>7}"
+                + "".join(f"{rate:>14.3f}" for rate in wer)
+                + f"{wer[1] / wer[0]:>8.3f}  {low:.3f}-{high:.3f}"
+            )
+        codes = [np.array(result["codes"]) for result in results]
+        report["first_codebook"] = first_codebook_statistics(codes)
+        print("first codebook: " + ", ".join(f"{k} {v:.3f}" for k, v in report["first_codebook"].items()))
+        if self.out:
+            self.out.write_text(json.dumps(report, indent=2, default=float) + "\n")
+        if report["all"]["ratio"] > self.target_ratio:
+            raise SystemExit(1)
+
+
+def held_out(folder: pathlib.Path) -> Iterator[Utterance]:
+    """The transcribed utterances of the corpora that the module's text names."""
+    for transcript in sorted(folder.glob("LibriSpeech/test-other/*/*.trans.txt")):
+        for line in transcript.read_text().splitlines():
+            name, _, text = line.partition(" ")
+            yield Utterance("test-other", transcript.parent / f"{name}.flac", text)
+    for metadata in folder.glob("LJSpeech-1.1/metadata.csv"):
+        for line in metadata.read_text().splitlines():
+            name, *_, text = line.split("|")
+            path = metadata.parent / "wavs" / f"{name}.wav"
+            if path.exists():
+                yield Utterance("LJSpeech", path, text)
+    for manifest in folder.glob("manifest.jsonl"):
+        for record in map(json.loads, manifest.read_text().splitlines()):
+            if record["corpus"] == "pm":
+                yield Utterance("pm", folder / record["audio"], record["text"])
+
+
+_WORKER: dict = {}  # the codec and the recogniser of a worker process, made once
+
+
+def measure(codec_name: str, weights: str | None, utterance: Utterance) -> dict:
+    """Word errors of the original, the resynthesis and the one-codebook audio of an utterance; its words and codes."""
+    if not _WORKER:
+        from pocketsphinx import Decoder
+
+        _WORKER.update(codec=get_codec(codec_name, weights), recogniser=Decoder(samprate=ASR_RATE, loglevel="FATAL"))
+    codec, recogniser = _WORKER["codec"], _WORKER["recogniser"]
+    rate = codec.info.sample_rate
+    audio = read_audio(utterance.path, rate)
+    codes, _ = codec.encode([audio])
+    first = codec.decode(codes[:, :, :1])[0]
+    reference = normalise(utterance.text)
+    errors = []
+    for samples in (audio, codec.decode(codes)[0], first):
+        pcm = np.clip(resample(samples, rate, ASR_RATE) * 32768, -32768, 32767).astype(np.int16)
+        recogniser.reinit_feat()  # forgets the channel mean of the utterance before
+        recogniser.start_utt()
+        recogniser.process_raw(pcm.tobytes(), full_utt=True)
+        recogniser.end_utt()
+        hypothesis = recogniser.hyp()
+        errors.append(word_errors(reference, normalise(hypothesis.hypstr if hypothesis else "")))
+    return {"errors": errors, "words": len(reference), "codes": codes[0, :, 0].tolist()}
+
+
+def normalise(text: str) -> list[str]:
+    """Lower-case words without punctuation; pocketsphinx marks variants as in `the(2)`."""
+    return re.sub(r"[^a-z' ]", " ", re.sub(r"\(\d\)", "", text.lower().replace("-", " "))).split()
+
+
+def word_errors(reference: list[str], hypothesis: list[str]) -> int:
+    """Levenshtein distance in words."""
+    row = np.arange(len(hypothesis) + 1)
+    for i, word in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(hypothesis, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return int(row[-1])
+
+
+def bootstrap_ratio(errors: np.ndarray, rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of the ratio of column sums 1 and 0 of errors [N, 3], utterances drawn with replacement."""
+    totals = np.array([errors[rng.integers(len(errors), size=len(errors))].sum(axis=0) for _ in range(draws)])
+    low, high = np.percentile(totals[:, 1] / np.maximum(totals[:, 0], 1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def first_codebook_statistics(codes: list[np.ndarray]) -> dict[str, float]:
+    """How hard the first codebook is to model: entropies in bits, and the share of frames that repeat the last."""
+    _, counts = np.unique(np.concatenate(codes), return_counts=True)
+    pairs = np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in codes])
+    _, pair_counts = np.unique(pairs, axis=0, return_counts=True)
+    return {
+        "unigram_entropy_bits": entropy_bits(counts),
+        "bigram_entropy_bits": entropy_bits(pair_counts) - entropy_bits(counts),
+        "repeated_share": float((pairs[:, 0] == pairs[:, 1]).mean()),
+    }
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Of the distribution that the counts estimate."""
+    share = counts / counts.sum()
+    return float(-(share * np.log2(share)).sum())
+
+
+if __name__ == "__main__":
+    tyro.cli(CodecIntelligibility).run()

@@ -1,0 +1,149 @@
+"""EnCodec's adapter on randomly initialised parameters of the real architecture."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from valle_jax.errors import UserError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("importlib.metadata").distribution("encodec")
+
+from valle_jax.codec.encodec_torch import EncodecTorch, _import_encodec  # noqa: E402  (needs the check above)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    """A state dict file; the codebooks, zero in a fresh model, are filled so that codes differ."""
+    _, encodec = _import_encodec()
+    torch.manual_seed(0)
+    model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
+    # At random, biases outweigh the signal: without them codes hang on the audio, not on the last bits of a constant.
+    for name, parameter in model.encoder.named_parameters():
+        if "bias" in name:
+            parameter.data.zero_()
+    with torch.inference_mode():
+        embeddings = model.encoder(torch.from_numpy(noise(24_000))[None, None])[0]
+    mean, spread = embeddings.mean(dim=1), embeddings.std(dim=1)
+    for level, layer in enumerate(model.quantizer.vq.layers):
+        layer._codebook.embed.data.normal_().mul_(spread * 0.8**level).add_(mean * (level == 0))
+    path = tmp_path_factory.mktemp("encodec") / "random.th"
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def codec(weights) -> EncodecTorch:
+    return EncodecTorch.load(weights, device="cpu")
+
+
+def noise(n_samples: int, seed: int = 0) -> np.ndarray:
+    envelope = 0.1 + 0.1 * np.sin(np.arange(n_samples) / 2000)
+    return (envelope * np.random.default_rng(seed).normal(size=n_samples)).astype(np.float32)
+
+
+def test_info(codec):
+    assert (codec.info.codebooks, codec.info.codebook_size, codec.info.frames_per_second) == (8, 1024, 75.0)
+    assert codec.info.parameters == {"bandwidth_kbps": 6.0} and len(codec.info.weight_hash) == 16
+
+
+def test_codes_and_audio_equal_the_packages(codec):
+    """Whole frames only: the package completes a last partial frame by mirroring, the adapter with zeros."""
+    audio = noise(40 * 320)
+    codes, lengths = codec.encode([audio])
+    with torch.inference_mode():
+        ((expected, _),) = codec._model.encode(torch.from_numpy(audio)[None, None])
+        samples = codec._model.decode([(expected, None)])[0, 0].numpy()
+    assert lengths.tolist() == [40]
+    np.testing.assert_array_equal(codes[0], expected[0].numpy().T)
+    np.testing.assert_array_equal(codec.decode(codes)[0], samples)
+    assert all(len(np.unique(codes[0, :, level])) > 5 for level in range(8))
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 320, 321, 5000])
+def test_lengths(codec, n_samples):
+    codes, lengths = codec.encode([noise(n_samples)])
+    n_frames = -(-n_samples // 320)
+    assert codes.shape == (1, n_frames, 8) and codes.dtype == np.uint16 and lengths.tolist() == [n_frames]
+    (audio,) = codec.decode(codes)
+    assert audio.shape == (n_frames * 320,) and audio.dtype == np.float32
+
+
+def test_padding_in_a_batch_changes_nothing(codec, weights):
+    """Also for items so short that the convolutions' mirrored start would meet the padding."""
+    together = EncodecTorch.load(weights, device="cpu", batch_seconds=60)
+    items = [noise(n, seed) for seed, n in enumerate([1, 700, 320 * 6, 320 * 7 - 5, 320 * 8, 9001, 24_000, 0])]
+    assert max(map(len, together._batches(np.array([-(-len(i) // 320) for i in items])))) >= 4
+    codes, lengths = together.encode(items)
+    audio = together.decode(codes, lengths)
+    for item, row, length, samples in zip(items, codes, lengths, audio, strict=True):
+        alone, _ = codec.encode([item])
+        np.testing.assert_array_equal(row[:length], alone[0])
+        assert not row[length:].any()
+        # Batched products may round differently in float32; the audio is of the order of 0.1.
+        np.testing.assert_allclose(samples, codec.decode(alone)[0], atol=1e-5)
+
+
+def test_batches_stay_within_their_bound(weights):
+    codec = EncodecTorch.load(weights, device="cpu", batch_seconds=2)  # 150 frames
+    lengths = np.array([100, 10, 40, 0, 3, 300, 45, 40])
+    batches = list(codec._batches(lengths))
+    assert sorted(sum(batches, [])) == [0, 1, 2, 4, 5, 6, 7]
+    assert all(len(b) == 1 or len(b) * max(lengths[b]) <= 150 for b in batches)
+    assert len(batches) < 7
+
+
+def test_wrong_files_are_one_line_errors(weights, tmp_path):
+    named = tmp_path / "encodec_24khz-d7cc33bc.th"
+    named.write_bytes(pathlib.Path(weights).read_bytes())
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "another.th")
+    (tmp_path / "text.th").write_text("hello")
+    cases = {named: "SHA-256", tmp_path / "another.th": "not a state dict", tmp_path / "text.th": "not a state dict"}
+    for path, message in {**cases, tmp_path / "missing.th": "cannot read"}.items():
+        with pytest.raises(UserError, match=message) as error:
+            EncodecTorch.load(str(path))
+        assert "\n" not in str(error.value)
+
+
+def run_without(blocked: str, code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs code in a process where the package `blocked` cannot be imported."""
+    blocker = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {blocked!r}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocker())
+from valle_jax.codec import get_codec
+from valle_jax.errors import UserError
+"""
+    return subprocess.run(
+        [sys.executable, "-c", blocker + code], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_works_without_torchaudio_and_leaves_no_stand_in(weights):
+    code = f"""
+print(get_codec("encodec_24khz", {weights!r}).info.codebooks)
+assert "torchaudio" not in sys.modules
+"""
+    done = run_without("torchaudio", code)
+    assert done.returncode == 0 and done.stdout.strip() == "8", done.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "encodec"])
+def test_missing_packages_name_the_extra(package):
+    done = run_without(package, 'try: get_codec("encodec_24khz")\nexcept UserError as e: print(e)')
+    assert f"needs {package}" in done.stdout and "valle-jax[prep]" in done.stdout, done.stderr
+
+
+def test_unreachable_hub_says_where_to_put_the_file(tmp_path):
+    """A proxy that refuses connections stands for a machine without a network."""
+    refused = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    code = 'try: get_codec("encodec_24khz")\nexcept UserError as e: print(e)'
+    done = run_without("nothing", code, TORCH_HOME=str(tmp_path), **refused)
+    assert "encodec_24khz-d7cc33bc.th" in done.stdout and str(tmp_path) in done.stdout, done.stderr

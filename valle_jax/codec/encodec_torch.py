@@ -1,0 +1,172 @@
+"""The codec `encodec_24khz`: EnCodec (arXiv 2210.13438) by its PyTorch package, as in VALL-E, section 4.1 (6 kbps)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pathlib
+import re
+import sys
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from valle_jax.codec.base import CodecInfo
+from valle_jax.errors import UserError
+
+SAMPLE_RATE = 24_000
+HOP = 320
+BANDWIDTH_KBPS = 6.0  # 8 codebooks of 1024 at 75 frames/s
+_HUB_FILE = "encodec_24khz-d7cc33bc.th"
+# Padding on the right changes nothing before it, because the convolutions and the LSTM are causal, except that the
+# convolutions' padding on the left mirrors up to six frames: shorter items are coded alone.
+_PADDABLE_FRAMES = 7
+
+
+class EncodecTorch:
+    """`Codec` over EnCodec's PyTorch implementation. Make one with `load`.
+
+    A last partial frame is completed with zeros (the package would mirror the signal), so that an item's codes do not
+    depend on its batch. In a batch of several items rounding may differ in the last bit, as in any batched convolution.
+    """
+
+    def __init__(self, model: Any, weight_hash: str, device: str, batch_seconds: float | None = None):
+        """Args: an EncodecModel, its hash, a torch device, and the audio that one batch may hold, padding included.
+
+        Without `batch_seconds` items go one by one on a CPU, where batches gain nothing, and by 120 s elsewhere.
+        """
+        self._model = model.to(device).eval()
+        self._model.set_target_bandwidth(BANDWIDTH_KBPS)
+        self._device = device
+        seconds = batch_seconds if batch_seconds is not None else (0 if device == "cpu" else 120)
+        self._batch_frames = int(seconds * SAMPLE_RATE / HOP)
+        self.info = CodecInfo(
+            name="encodec_24khz",
+            sample_rate=SAMPLE_RATE,
+            frames_per_second=SAMPLE_RATE / HOP,
+            codebooks=model.quantizer.get_num_quantizers_for_bandwidth(model.frame_rate, BANDWIDTH_KBPS),
+            codebook_size=model.quantizer.bins,
+            weight_hash=weight_hash,
+            parameters={"bandwidth_kbps": BANDWIDTH_KBPS},
+        )
+
+    @classmethod
+    def load(
+        cls, weights: str | None = None, device: str | None = None, batch_seconds: float | None = None
+    ) -> EncodecTorch:
+        """Loads a state dict file, or without one the official weights through the package (cached by torch.hub).
+
+        A file whose name ends in eight hex digits, as the official `encodec_24khz-d7cc33bc.th`, must have that hash.
+        `device` is torch's; None: CUDA where there is one.
+
+        Raises:
+          UserError: torch or encodec missing, hub not reachable, file unreadable, of another model or another hash.
+        """
+        torch, encodec = _import_encodec()
+        path = pathlib.Path(weights) if weights else pathlib.Path(torch.hub.get_dir()) / "checkpoints" / _HUB_FILE
+        if not weights:
+            try:
+                model = encodec.EncodecModel.encodec_model_24khz(pretrained=True)
+            except (OSError, RuntimeError) as error:
+                raise UserError(
+                    f"cannot get EnCodec's weights from its hub ({_one_line(error)}); download {_HUB_FILE} elsewhere "
+                    f"and give its path as the codec's weights, or put it at {path}"
+                ) from None
+            weight_hash = _sha256(path)
+        else:
+            try:
+                weight_hash = _sha256(path)
+                expected = re.search(r"-([0-9a-f]{8})$", path.stem)
+                if expected and not weight_hash.startswith(expected[1]):
+                    raise UserError(f"{path} is damaged: its SHA-256 starts with {weight_hash[:8]}, not {expected[1]}")
+                model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
+                model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            except OSError as error:
+                raise UserError(f"cannot read EnCodec weights {path}: {error.strerror or error}") from None
+            except UserError:
+                raise
+            except Exception as error:  # torch.load has no common error for damaged files
+                raise UserError(f"{path} is not a state dict of EnCodec 24 kHz: {_one_line(error)}") from None
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model, weight_hash[:16], device, batch_seconds)
+
+    def encode(self, audio: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """`Codec.encode`; items of similar length share a batch."""
+        import torch
+
+        lengths = np.array([-(-len(samples) // HOP) for samples in audio], np.int32)
+        codes = np.zeros((len(audio), max(lengths, default=0), self.info.codebooks), np.uint16)
+        for batch in self._batches(lengths):
+            waveforms = np.zeros((len(batch), 1, max(lengths[batch]) * HOP), np.float32)
+            for row, item in enumerate(batch):
+                waveforms[row, 0, : len(audio[item])] = audio[item]
+            with torch.inference_mode():
+                ((coded, _),) = self._model.encode(torch.from_numpy(waveforms).to(self._device))
+            for item, item_codes in zip(batch, coded.cpu().numpy(), strict=True):
+                codes[item, : lengths[item]] = item_codes.T[: lengths[item]]
+        return codes, lengths
+
+    def decode(self, codes: np.ndarray, lengths: np.ndarray | None = None) -> list[np.ndarray]:
+        """`Codec.decode`; T frames give T * 320 samples. Codes [B, T, q] with q < Q decode the first q levels."""
+        import torch
+
+        codes = np.asarray(codes)
+        lengths = np.full(len(codes), codes.shape[1]) if lengths is None else np.asarray(lengths)
+        audio = [np.zeros(0, np.float32)] * len(codes)
+        for batch in self._batches(lengths):
+            padded = codes[batch, : max(lengths[batch])].astype(np.int64).swapaxes(1, 2)
+            with torch.inference_mode():
+                decoded = self._model.decode([(torch.from_numpy(padded).to(self._device), None)])
+            for item, samples in zip(batch, decoded.cpu().numpy(), strict=True):
+                audio[item] = samples[0, : lengths[item] * HOP].copy()
+        return audio
+
+    def _batches(self, lengths: np.ndarray) -> Iterable[list[int]]:
+        """Indices of the items that are not empty, by length, so that a batch padded to its longest is within bounds."""
+        batch: list[int] = []
+        for item in np.argsort(lengths, kind="stable"):
+            if lengths[item] == 0:
+                continue
+            alone = batch and lengths[batch[0]] < _PADDABLE_FRAMES
+            if batch and (alone or (len(batch) + 1) * lengths[item] > self._batch_frames):
+                yield batch
+                batch = []
+            batch.append(int(item))
+        if batch:
+            yield batch
+
+
+def _import_encodec() -> tuple[types.ModuleType, types.ModuleType]:
+    """The modules torch and encodec.
+
+    encodec imports torchaudio only to resample and save files, which is not done here; the registry's torchaudio is
+    built for CUDA and fails to load beside a CPU-only torch. An empty module takes its place while encodec is imported,
+    and leaves it afterwards, so that nobody else meets it.
+    """
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise UserError(f"encodec_24khz needs torch ({_one_line(error)}); pip install 'valle-jax[prep]'") from None
+    stand_in = None
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError, RuntimeError, AttributeError):  # what a missing or mismatched build raises
+        stand_in = sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+    try:
+        return torch, importlib.import_module("encodec")
+    except ImportError as error:
+        raise UserError(f"encodec_24khz needs encodec ({_one_line(error)}); pip install 'valle-jax[prep]'") from None
+    finally:
+        if stand_in is not None:
+            del sys.modules["torchaudio"]
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
