@@ -1,0 +1,64 @@
+"""The command line: `valle VERB [options]`. Each verb is a dataclass with a `run` method, imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from valle_jax.errors import UserError, WorkError
+from valle_jax.version import __version__
+
+# verb: (module, class, what it does)
+VERBS = {
+    "quickstart": ("valle_jax.quickstart", "Quickstart", "train a small VALL-E from nothing and hear it speak"),
+    "prepare": ("data_prep.prepare", "Prepare", "audio and text to a dataset of codes and phonemes"),
+    "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),
+    "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),
+    "export": ("valle_jax.inference.export", "Export", "a model directory from two training runs"),
+    "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
+}
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:12} {text}" for verb, (_, _, text) in VERBS.items())
+    return (
+        f"valle {__version__}: VALL-E text to speech in JAX\n\nusage: valle VERB [options]\n\n{verbs}\n\n"
+        "`valle VERB --help` shows a verb's options and an example.\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one verb; exits 0, 1 when the work failed, 2 when the arguments are wrong."""
+    verb, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_overview(), end="")
+        return
+    if verb == "--version":
+        print(__version__)
+        return
+    if verb not in VERBS:
+        print(f"valle: unknown verb {verb!r}; known: {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
+    module, name, _ = VERBS[verb]
+    try:
+        command = tyro.cli(getattr(importlib.import_module(module), name), prog=f"valle {verb}", args=rest)
+        command.run()
+    except UserError as error:
+        print(f"valle {verb}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except WorkError as error:
+        print(f"valle {verb}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"valle {verb}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The verb `valle synthesize`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import tyro
+
+from valle_jax.inference.sampling import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthesize:
+    """Say a text in the voice of a recording of about 3 seconds.
+
+    Example: valle synthesize --model MODEL_DIR --text "seven two one" --prompt voice.wav
+    --prompt-text "three five" --out speech.wav
+    """
+
+    model: str
+    """Model directory, as `valle export` writes it."""
+    text: str
+    """What to say."""
+    prompt: str
+    """Audio file of the voice, about 3 seconds."""
+    prompt_text: str
+    """What the prompt says."""
+    out: str
+    """Audio file to write (.wav, .flac or .ogg)."""
+    language: str = "en-us"
+    """Language of both texts, as espeak-ng names it."""
+    seed: int = 0
+    """Of the random draws."""
+    best_of: int = 1
+    """Takes to draw, of which the most probable finished one is kept."""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
+    """The decoding rules."""
+    codec_weights: str | None = None
+    """File with the codec's weights, where they are not to be fetched."""
+
+    def run(self) -> None:
+        """Writes the audio and prints what came out as one line of JSON."""
+        from valle_jax.inference.synthesizer import Options, Synthesizer
+
+        synthesizer = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
+        audio = synthesizer.synthesize(
+            self.text,
+            prompt=self.prompt,
+            prompt_text=self.prompt_text,
+            seed=self.seed,
+            options=Options(sampling=self.sampling, best_of=self.best_of),
+        )
+        audio.save(self.out)
+        print(json.dumps({"out": self.out, **audio.info}))

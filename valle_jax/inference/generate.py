@@ -1,0 +1,155 @@
+"""The compiled samplers: prefill and a cached `while_loop` for the AR, all stages in one program for the NAR.
+
+Shapes are the only thing that recompiles: the caller pads rows to length buckets. Everything that differs between
+utterances (lengths, limits, keys) is an array.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.inference.sampling import Sampling
+from valle_jax.model import Decoder, Params
+from valle_jax.model.cache import Cache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """What the AR sampler made of a batch.
+
+    Attributes:
+      codes: int32 [B, M], codebook 1; zero behind each row's length.
+      length: int32 [B], frames before the end of speech.
+      finished: bool [B], whether the row ended by end of speech (and not by its limit).
+      log_probability: float32 [B], mean log-probability of the codes and the end, under the unmodified distribution.
+    """
+
+    codes: jax.Array
+    length: jax.Array
+    finished: jax.Array
+    log_probability: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+    step: jax.Array  # int32, codes drawn so far
+    logits: jax.Array  # float32 [B, V + 1], of the next code
+    cache: Cache
+    codes: jax.Array  # int32 [B, M]
+    length: jax.Array  # int32 [B]
+    done: jax.Array  # bool [B]
+    finished: jax.Array  # bool [B]
+    log_probability: jax.Array  # float32 [B], sum so far
+    recent: jax.Array  # int32 [B, K]
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))
+def generate_ar(
+    decoder: Decoder,
+    params: Params,
+    batch: dict[str, jax.Array],
+    keys_B: jax.Array,
+    min_frames_B: jax.Array,
+    max_frames_B: jax.Array,
+    *,
+    sampling: Sampling,
+    max_frames: int,
+) -> Generated:
+    """Draws codebook 1 behind each row's prompt until its end of speech.
+
+    Args:
+      decoder: an AR decoder.
+      params: its parameters.
+      batch: one segment per row, padded on the right: token, kind, segment, position, int32 [B, T]; it ends with the
+        last frame of the acoustic prompt (or with the token before the first frame where there is no prompt).
+      keys_B: one random key per row.
+      min_frames_B: int32 [B], end of speech is not drawn before.
+      max_frames_B: int32 [B], drawing stops there, with `finished` False.
+      sampling: the decoding rules.
+      max_frames: size M of the buffers, at least the largest of max_frames_B.
+    """
+    model = decoder.bind(params)
+    B, T = batch["token"].shape
+    end_of_speech = decoder.config.codebook_size
+    logits, cache = model.prefill(batch, T + max_frames)
+    layers = model.unstack()
+    # Acoustic positions are counted on from the prompt's (and a begin-of-audio token's, which holds position 0).
+    first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + 1, 0), axis=1)
+    row = jnp.arange(B)
+
+    def step(state: _State) -> _State:
+        early = state.step < min_frames_B
+        allowed = jnp.where(
+            early[:, None] & (jnp.arange(state.logits.shape[-1]) == end_of_speech)[None], -jnp.inf, state.logits
+        )
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.step)
+        code = sampling.draw(allowed, keys, state.recent)
+        log_probability = jax.nn.log_softmax(state.logits)[row, code]
+        ended = (code == end_of_speech) & ~state.done
+        alive = ~state.done & ~ended
+        length = state.length + alive
+        position = first_position + state.step
+        logits, cache = model.decode(jnp.where(alive, code, 0), position, state.cache, layers)
+        # A row that is done stands still, so that its cache never grows beyond its capacity.
+        cache = dataclasses.replace(cache, length=jnp.where(alive, cache.length, state.cache.length))
+        return _State(
+            step=state.step + 1,
+            logits=logits,
+            cache=cache,
+            codes=state.codes.at[:, state.step].set(jnp.where(alive, code, 0)),
+            length=length,
+            done=~alive | (length >= max_frames_B),
+            finished=state.finished | ended,
+            log_probability=state.log_probability + jnp.where(state.done, 0.0, log_probability),
+            recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1) if sampling.repetition_window else state.recent,
+        )
+
+    state = jax.lax.while_loop(
+        lambda state: ~state.done.all(),
+        step,
+        _State(
+            step=jnp.int32(0),
+            logits=logits,
+            cache=cache,
+            codes=jnp.zeros((B, max_frames), jnp.int32),
+            length=jnp.zeros(B, jnp.int32),
+            done=max_frames_B <= 0,
+            finished=jnp.zeros(B, bool),
+            log_probability=jnp.zeros(B),
+            recent=jnp.full((B, sampling.repetition_window), -1, jnp.int32),
+        ),
+    )
+    drawn = jnp.maximum(state.length + state.finished, 1)
+    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
+
+
+@functools.partial(jax.jit, static_argnames=("decoder",))
+def generate_nar(decoder: Decoder, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+    """Fills codebooks 2..Q of the target frames greedily, one stage after the other (P1, section 4.3).
+
+    Args:
+      decoder: a NAR decoder.
+      params: its parameters.
+      batch: one segment per row: token, kind, segment, position int32 [B, T]; codes int32 [B, T, Q] with all codebooks
+        of the prompt frames (KIND_PROMPT) and codebook 1 of the target frames (KIND_ACOUSTIC).
+
+    Returns:
+      codes int32 [B, T, Q].
+    """
+    model = decoder.bind(params)
+    target_BT = batch["kind"] == KIND_ACOUSTIC
+
+    def stage(j: jax.Array, codes_BTQ: jax.Array) -> jax.Array:
+        inputs: dict[str, Any] = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
+        best_BT = model(inputs).argmax(-1).astype(codes_BTQ.dtype)
+        return codes_BTQ.at[..., j].set(jnp.where(target_BT, best_BT, codes_BTQ[..., j]))
+
+    return jax.lax.fori_loop(1, decoder.config.codebooks, stage, batch["codes"])

@@ -1,0 +1,207 @@
+"""Text and a voice prompt to audio."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from valle_jax.audio import read_audio, write_audio
+from valle_jax.codec import get_codec
+from valle_jax.errors import UserError
+from valle_jax.inference.batching import Job, Take, generate
+from valle_jax.inference.model_dir import ModelDir, load_model_dir
+from valle_jax.inference.sampling import Sampling
+from valle_jax.model import build
+
+MIN_PROMPT_SECONDS = 0.5
+SILENCE = 1e-3  # peak amplitude below which a prompt is called silent
+CONTEXT_FRAMES = 25  # of the prompt are decoded before the new speech and cut off, so that the joint is not audible
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """Synthesised speech.
+
+    Attributes:
+      samples: float32 [samples] in [-1, 1].
+      sample_rate: samples per second.
+      info: `frames`, `seconds`, `finished` (ended by end of speech), `log_probability` (mean per code), `problems`
+        (list of names, empty for a good take), `seed`.
+      codes: int32 [frames, codebooks].
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    info: dict[str, Any]
+    codes: np.ndarray
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the audio, in the format that the suffix names."""
+        write_audio(path, self.samples, self.sample_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to say, and in whose voice.
+
+    Attributes:
+      text: what to say.
+      prompt: about 3 seconds of the voice: an audio file, or float32 [samples] at the codec's sample rate.
+      prompt_text: what the prompt says.
+    """
+
+    text: str
+    prompt: str | os.PathLike[str] | np.ndarray
+    prompt_text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to say it.
+
+    Attributes:
+      sampling: the decoding rules.
+      min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text.
+      max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
+      best_of: takes per request; finished ones go first, then the highest mean log-probability.
+      batch_size: takes that are generated side by side.
+    """
+
+    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95)
+    min_rate_ratio: float = 0.5
+    max_rate_ratio: float = 2.5
+    best_of: int = 1
+    batch_size: int = 16
+
+
+class Synthesizer:
+    """A model directory ready to speak. `valle_jax.load` makes one."""
+
+    def __init__(self, model: ModelDir, *, language: str = "en-us", codec_weights: str | None = None):
+        from valle_jax.text.phonemizer import Phonemizer
+
+        self.model = model
+        self.codec = get_codec(model.codec.name, codec_weights)
+        self.codec.info.check_same(model.codec, "the installed codec", "the model")
+        self._phonemize = Phonemizer(language)
+        self._ar = build(model.config_ar), jax.device_put(model.params_ar)
+        self._nar = build(model.config_nar), jax.device_put(model.params_nar)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, language: str = "en-us", codec_weights: str | None = None):
+        """Reads a model directory; UserError where it is incomplete or its codec is not the installed one."""
+        return cls(load_model_dir(pathlib.Path(path)), language=language, codec_weights=codec_weights)
+
+    def synthesize(
+        self,
+        text: str,
+        *,
+        prompt: str | os.PathLike[str] | np.ndarray,
+        prompt_text: str,
+        seed: int = 0,
+        options: Options = Options(),  # noqa: B008  (frozen: sharing one default is safe)
+    ) -> Audio:
+        """Says `text` in the voice of `prompt`.
+
+        Raises:
+          UserError: the text or the prompt's transcript has no phonemes, or the prompt is unreadable, silent, too
+            short, or together with the text longer than what the model was trained on.
+        """
+        return self.synthesize_batch([Request(text, prompt, prompt_text)], seed=seed, options=options)[0]
+
+    def synthesize_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        seed: int = 0,
+        options: Options = Options(),  # noqa: B008  (frozen: sharing one default is safe)
+    ) -> list[Audio]:
+        """Says many texts; utterance i draws from the key (seed, i, take), whatever its neighbours."""
+        jobs = self.jobs(requests, options)
+        takes = self.generate(jobs, seed=seed, options=options)
+        return self.decode(jobs, takes, seed=seed)
+
+    def jobs(self, requests: Sequence[Request], options: Options) -> list[Job]:
+        """Phonemizes the texts, encodes the prompts and sets the limits of every request."""
+        phonemes = self._phonemes([text for r in requests for text in (r.prompt_text, r.text)])
+        prompts = [self._prompt(request.prompt) for request in requests]
+        codes, lengths = self.codec.encode(prompts)
+        space = self.model.vocabulary.encode(" ", None)
+        jobs = []
+        for i in range(len(requests)):
+            prompt_phonemes, text_phonemes = phonemes[2 * i], phonemes[2 * i + 1]
+            expected = lengths[i] * len(text_phonemes) / len(prompt_phonemes)
+            job = Job(
+                phonemes=np.concatenate([prompt_phonemes, space, text_phonemes]),
+                prompt_codes=codes[i, : lengths[i]].astype(np.int32),
+                min_frames=int(options.min_rate_ratio * expected),
+                max_frames=max(1, int(options.max_rate_ratio * expected)),
+            )
+            self._check_length(job)
+            jobs.append(job)
+        return jobs
+
+    def _check_length(self, job: Job) -> None:
+        prompt_frames, limit = len(job.prompt_codes), self.model.max_tokens
+        if job.prefix_length + job.min_frames > limit:
+            raise UserError(
+                f"the prompt ({prompt_frames} frames) and the text ({len(job.phonemes)} phonemes) need more than the "
+                f"{limit} tokens that this model was trained on; use a shorter prompt or split the text"
+            )
+
+    def _phonemes(self, texts: list[str]) -> list[np.ndarray]:
+        encoded = [self.model.vocabulary.encode(p, None) for p in self._phonemize(texts)]
+        for text, ids in zip(texts, encoded, strict=True):
+            if len(ids) == 0:
+                raise UserError(f"the text {text!r} has no phonemes")
+        return encoded
+
+    def _prompt(self, prompt: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+        if isinstance(prompt, np.ndarray):
+            samples = prompt.astype(np.float32)
+            name = "the prompt"
+        else:
+            samples, name = read_audio(prompt, self.codec.info.sample_rate), str(prompt)
+        seconds = len(samples) / self.codec.info.sample_rate
+        if seconds < MIN_PROMPT_SECONDS:
+            raise UserError(f"{name} has {seconds:.2f} s; a voice prompt needs at least {MIN_PROMPT_SECONDS} s, best 3 s")
+        if np.abs(samples).max() < SILENCE:
+            raise UserError(f"{name} is silent; record a voice prompt of about 3 s")
+        return samples
+
+    def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
+        """The best take of every job."""
+        n = options.best_of
+        repeated = [job for job in jobs for _ in range(n)]
+        root = jax.random.key(seed)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(root, i // n), i % n))(np.arange(len(repeated)))
+        takes = generate(repeated, self._ar, self._nar, keys, options.sampling, options.batch_size)
+        groups = (takes[i : i + n] for i in range(0, len(takes), n))
+        return [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
+
+    def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:
+        """Codes to audio, each behind a little of its prompt, which is cut off."""
+        info = self.codec.info
+        audios = []
+        for job, take in zip(jobs, takes, strict=True):
+            context = job.prompt_codes[-CONTEXT_FRAMES:]
+            samples = np.zeros(0, np.float32)
+            if len(take.codes):
+                whole = self.codec.decode(np.concatenate([context, take.codes])[None])[0]
+                samples = whole[round(len(context) * info.sample_rate / info.frames_per_second) :]
+            facts = {
+                "frames": len(take.codes),
+                "seconds": len(samples) / info.sample_rate,
+                "finished": take.finished,
+                "log_probability": take.log_probability,
+                "problems": [] if take.finished else ["no_end_of_speech"],
+                "seed": seed,
+            }
+            audios.append(Audio(samples, info.sample_rate, facts, take.codes))
+        return audios

@@ -1,0 +1,74 @@
+"""The autoregressive decoder: codebook 1 given the phonemes (P1, section 4.2.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from valle_jax.config import ModelConfig
+from valle_jax.data.batch import KIND_TEXT
+from valle_jax.model import masks
+from valle_jax.model.cache import Cache
+from valle_jax.model.embedding import Embedder
+from valle_jax.model.layers import EMBEDDING_STD, dropout, param
+from valle_jax.model.transformer import Block, Transformer
+
+
+class ARDecoder(nnx.Module):
+    """Causal language model over phonemes, end of text, codes of codebook 1 and end of speech.
+
+    Ids of the acoustic side: codes 0..V-1, end of speech V, and with `prepend_bos` begin of audio V + 1.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.n_outputs = config.codebook_size + 1
+        entries = self.n_outputs + config.prepend_bos
+        std = EMBEDDING_STD * config.d_model**-0.5
+        self.embed = Embedder(config, (entries,), rngs=rngs)
+        self.head = None if config.ar_tied else param(rngs, (self.n_outputs, config.d_model), ("vocab", "embed"), std)
+        self.transformer = Transformer(config, adaptive=False, rngs=rngs)
+
+    def _embed(self, token, kind, position):
+        acoustic = self.embed.lookup(token)
+        return self.embed(jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(token), acoustic), kind, position)
+
+    def _logits(self, h: jax.Array) -> jax.Array:
+        """Float32 logits [..., V + 1] of hidden states [..., D]."""
+        head = self.embed.acoustic[: self.n_outputs] if self.head is None else self.head[...]
+        return jnp.einsum("...d,vd->...v", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
+
+    def _hidden(self, batch, dropout_key=None, keep_cache=False):
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x_BTD = self._embed(batch["token"], batch["kind"], batch["position"])
+        x_BTD = dropout(x_BTD, self.config.dropout, keys[0])
+        interval = masks.causal(
+            batch["segment"], batch["kind"], bidirectional_text=self.config.text_attention == "bidirectional"
+        )
+        return self.transformer(x_BTD, interval, dropout_key=keys[1], keep_cache=keep_cache)
+
+    def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
+        """Logits float32 [B, T, V + 1] of packed rows; `batch` as in `valle_jax.data.batch`."""
+        return self._logits(self._hidden(batch, dropout_key)[0])
+
+    def prefill(self, batch: dict[str, jax.Array], capacity: int) -> tuple[jax.Array, Cache]:
+        """Runs one segment per row, padded on the right.
+
+        Returns:
+          The logits [B, V + 1] behind each row's last token and a cache with room for `capacity` tokens.
+        """
+        h_BTD, kv = self._hidden(batch, keep_cache=True)
+        length_B = (batch["segment"] > 0).sum(1).astype(jnp.int32)
+        last_B1D = jnp.take_along_axis(h_BTD, (length_B - 1)[:, None, None], axis=1)
+        return self._logits(last_B1D[:, 0]), Cache.from_prefill(kv, length_B, capacity)
+
+    def unstack(self) -> list[Block]:
+        """The layers for `decode`; call it once, outside the loop."""
+        return self.transformer.unstack()
+
+    def decode(self, token_B, position_B, cache: Cache, layers: list[Block]) -> tuple[jax.Array, Cache]:
+        """Logits float32 [B, V + 1] behind one more acoustic token per row, int32 [B], and the grown cache."""
+        x_B1D = self.embed(self.embed.lookup(token_B[:, None]), None, position_B[:, None])
+        h_BD, cache = self.transformer.decode(x_B1D[:, 0], cache, layers)
+        return self._logits(h_BD), cache

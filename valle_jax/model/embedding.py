@@ -1,0 +1,56 @@
+"""Phoneme and acoustic embeddings with their positions: what both decoders do to tokens before the first block."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from valle_jax.config import ModelConfig
+from valle_jax.data.batch import KIND_TEXT
+from valle_jax.model.layers import EMBEDDING_STD, constant, param, sinusoids
+
+
+def compute_dtype(config: ModelConfig) -> jnp.dtype:
+    """The dtype of the computation: bfloat16 on accelerators unless the configuration says otherwise."""
+    if config.dtype == "auto":
+        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    return jnp.dtype(config.dtype)
+
+
+class Embedder(nnx.Module):
+    """A table for phonemes, one for acoustic tokens, and sinusoidal positions counted separately for each.
+
+    Tables have entries of standard deviation 0.64 / sqrt(D) and are multiplied by sqrt(D) here, at the input; a tied
+    head uses them as they are, so that the initial loss is about ln V + 0.2.
+    """
+
+    def __init__(self, config: ModelConfig, acoustic_shape: tuple[int, ...], *, rngs: nnx.Rngs):
+        D = config.d_model
+        std = EMBEDDING_STD * D**-0.5
+        lead = (None,) * (len(acoustic_shape) - 1)
+        self.config = config
+        self.phonemes = param(rngs, (config.n_symbols, D), ("vocab", "embed"), std)
+        self.acoustic = param(rngs, (*acoustic_shape, D), (*lead, "vocab", "embed"), std)
+        if config.position_scale == "learned":
+            self.text_scale = constant(1.0, (), ())
+            self.acoustic_scale = constant(1.0, (), ())
+
+    def text(self, token: jax.Array) -> jax.Array:
+        """Phoneme embeddings [..., D]; ids beyond the table (acoustic ones, masked by the caller) read its last row."""
+        return jnp.take(self.phonemes[...], token, axis=0, mode="clip")
+
+    def lookup(self, token: jax.Array) -> jax.Array:
+        """Acoustic embeddings [..., D] from a table of one codebook."""
+        return jnp.take(self.acoustic[...], token, axis=0, mode="clip")
+
+    def __call__(self, embedding_BTD, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array:
+        """Scales looked-up embeddings and adds positions; `kind_BT` None means that all tokens are acoustic."""
+        D = self.config.d_model
+        position = sinusoids(position_BT, D)
+        if self.config.position_scale == "learned":
+            scale = self.acoustic_scale[...]
+            if kind_BT is not None:
+                scale = jnp.where(kind_BT == KIND_TEXT, self.text_scale[...], scale)[..., None]
+            position = position * scale
+        return (embedding_BTD * D**0.5 + position).astype(compute_dtype(self.config))

@@ -1,0 +1,124 @@
+"""Parameters, norms and embeddings. Shapes: B rows, T tokens, D width, N heads, H head width, F inner width, L layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+NORM_EPS = 1e-5
+EMBEDDING_STD = 0.64  # after the factor sqrt(D) at the input; about the RMS of the sinusoids (0.71)
+
+
+def final_norm_scale(d_model: int) -> float:
+    """Where the scale of the final norm starts.
+
+    Behind a tied head, a token's own embedding, still in the residual stream, gives the token itself a logit of about
+    0.4 sqrt(D): 12 at the paper's width, an initial loss of 12 nats. This scale holds it at 3, which adds 0.02 nats.
+    """
+    return min(1.0, 8.0 * d_model**-0.5)
+
+
+def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+    """A float32 parameter drawn from N(0, std²), annotated with the logical axis of each dimension."""
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
+
+
+def constant(value: float, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+    """A float32 parameter that starts at one value."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
+
+
+def sinusoids(position_BT: jax.Array, d_model: int) -> jax.Array:
+    """Sinusoidal positions, float32 [B, T, D]: sines in the even channels, cosines in the odd ones."""
+    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(0, d_model, 2) / d_model)
+    angle = position_BT[..., None].astype(jnp.float32) * frequency[None, None, :]
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*position_BT.shape, d_model)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zeroes a share `rate` of x and rescales the rest; the identity where `key` is None or the rate is 0."""
+    if key is None or rate == 0.0:
+        return x
+    # 16 random bits an element are enough to tell a rate, and cost half of what `bernoulli` draws.
+    # The barrier keeps XLA from fusing the generator into every consumer of the mask and running it again in each.
+    keep = jax.lax.optimization_barrier(jax.random.bits(key, x.shape, jnp.uint16) >= round(rate * 2**16))
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def standardize(x: jax.Array) -> jax.Array:
+    """Zero mean and unit variance over the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + NORM_EPS)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm, in the NAR modulated by the stage: `a_j · LN(x) + b_j` (P1, section 4.2.2).
+
+    (a, b) are one linear layer of the stage embedding; it starts with a = 1, b = 0 for every stage.
+    `stack` is `()`, or `(n_layers,)` for the norms of a scanned stack.
+    """
+
+    def __init__(self, d_model: int, *, adaptive: bool, stack: tuple[int, ...] = (), scale: float = 1.0):
+        stacked = ("layers",) * len(stack)
+        self.scale = constant(scale, (*stack, d_model), (*stacked, None))
+        self.bias = constant(0.0, (*stack, d_model), (*stacked, None))
+        self.adaptive = adaptive
+        if adaptive:
+            self.modulation = constant(0.0, (*stack, d_model, 2, d_model), (*stacked, "embed", None, None))
+            self.modulation_scale = constant(1.0, (*stack, d_model), (*stacked, None))
+            self.modulation_bias = constant(0.0, (*stack, d_model), (*stacked, None))
+
+    def __call__(self, x_BTD: jax.Array, stage_BD: jax.Array | None) -> jax.Array:
+        y = standardize(x_BTD) * self.scale[None, None] + self.bias[None, None]
+        if self.adaptive:
+            ab = jnp.einsum("bd,dce->bce", stage_BD, self.modulation[...])
+            a = ab[:, 0] + self.modulation_scale[None]
+            b = ab[:, 1] + self.modulation_bias[None]
+            y = a[:, None] * y + b[:, None]
+        return y.astype(x_BTD.dtype)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU (tanh form) that keeps its derivative from the forward pass: the backward pass is one product, no tanh."""
+    return jax.nn.gelu(x)
+
+
+def _gelu_forward(x):
+    return jax.jvp(jax.nn.gelu, (x,), (jnp.ones_like(x),))
+
+
+gelu.defvjp(_gelu_forward, lambda derivative, g: (g * derivative,))
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "relu": jax.nn.relu}
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers with a GELU, a ReLU, or a SwiGLU gate between them."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str, *, n_layers: int, rngs: nnx.Rngs):
+        self.activation = activation
+        gates = 2 if activation == "swiglu" else 1
+        self.w_in = param(
+            rngs, (n_layers, d_model, gates, d_ff), ("layers", "embed", None, "mlp"), std=d_model**-0.5
+        )
+        self.b_in = constant(0.0, (n_layers, gates, d_ff), ("layers", None, "mlp"))
+        self.w_out = param(
+            rngs, (n_layers, d_ff, d_model), ("layers", "mlp", "embed"), std=(2 * n_layers * d_ff) ** -0.5
+        )
+        self.b_out = constant(0.0, (n_layers, d_model), ("layers", None))
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        dtype = x_BTD.dtype
+        h_BTGF = jnp.einsum("btd,dgf->btgf", x_BTD, self.w_in[...].astype(dtype))
+        h_BTGF += self.b_in[None, None].astype(dtype)
+        if self.activation == "swiglu":
+            h_BTF = jax.nn.silu(h_BTGF[:, :, 0]) * h_BTGF[:, :, 1]
+        else:
+            h_BTF = ACTIVATIONS[self.activation](h_BTGF[:, :, 0])
+        return jnp.einsum("btf,fd->btd", h_BTF, self.w_out[...].astype(dtype)) + self.b_out[None, None].astype(dtype)

@@ -1,0 +1,62 @@
+"""The non-autoregressive decoder: codebooks 2..Q, one stage each (P1, section 4.2.2)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from valle_jax.config import ModelConfig
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT
+from valle_jax.model import masks
+from valle_jax.model.embedding import Embedder
+from valle_jax.model.layers import EMBEDDING_STD, dropout, param
+from valle_jax.model.transformer import Transformer
+
+
+class NARDecoder(nnx.Module):
+    """Predicts codebook j (0-based, 1..Q-1: the stage) of every target frame from the codebooks below it.
+
+    Prompt frames show all Q codebooks; all tokens of a segment see each other; the stage conditions every norm.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        Q, V, D = config.codebooks, config.codebook_size, config.d_model
+        std = EMBEDDING_STD * D**-0.5
+        self.config = config
+        self.embed = Embedder(config, (Q, V), rngs=rngs)
+        self.stage = param(rngs, (Q - 1, D), (None, "embed"), std=1.0)
+        # Heads of their own: of every stage, or with "next" of the last one, which has no next embedding.
+        own = {"same": 0, "next": 1, "none": Q - 1}[config.nar_tying]
+        self.head = param(rngs, (own, V, D), (None, "vocab", "embed"), std) if own else None
+        self.transformer = Transformer(config, adaptive=True, rngs=rngs)
+
+    def _heads(self) -> jax.Array:
+        """Output projections of the stages, [Q - 1, V, D]."""
+        if self.config.nar_tying == "same":
+            return self.embed.acoustic[1:]
+        if self.config.nar_tying == "next":
+            return jnp.concatenate([self.embed.acoustic[2:], self.head[...]])
+        return self.head[...]
+
+    def _embed_codes(self, codes_BTQ, kind_BT, stage_B) -> jax.Array:
+        """The sum over the codebooks that a frame shows: all of a prompt frame, those below the stage of a target."""
+        shown = jnp.where(kind_BT == KIND_ACOUSTIC, stage_B[:, None], jnp.where(kind_BT == KIND_PROMPT, self.config.codebooks, 0))
+        total = jnp.zeros((*kind_BT.shape, self.config.d_model))
+        for q in range(self.config.codebooks):
+            embedding = jnp.take(self.embed.acoustic[q], codes_BTQ[..., q], axis=0, mode="clip")
+            total += jnp.where((shown > q)[..., None], embedding, 0)
+        return total
+
+    def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
+        """Logits float32 [B, T, V] of each row's stage; `batch` as in `valle_jax.data.batch`."""
+        kind, stage_B = batch["kind"], batch["stage"]
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        codes = self._embed_codes(batch["codes"], kind, stage_B)
+        x_BTD = jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(batch["token"]), codes)
+        x_BTD = dropout(self.embed(x_BTD, kind, batch["position"]), self.config.dropout, keys[0])
+        h_BTD, _ = self.transformer(
+            x_BTD, masks.full(batch["segment"]), stage_BD=self.stage[stage_B - 1], dropout_key=keys[1]
+        )
+        head_BVD = self._heads()[stage_B - 1].astype(h_BTD.dtype)
+        return jnp.einsum("btd,bvd->btv", h_BTD, head_BVD, preferred_element_type=jnp.float32)
