@@ -2,8 +2,8 @@
 
     python benchmarks/codec_intelligibility.py --speech speech --limit 200 --out codec_intelligibility.json
 
-`--speech` holds corpora that the codebooks were not fitted on, none of whose speakers the codec has seen: `LibriSpeech/test-other`
-(original layout), `LJSpeech-1.1` (original layout) and a `manifest.jsonl` whose corpus `pm` reads LJSpeech's texts.
+`--speech` holds corpora of speakers that the codebooks were not fitted on: `LibriSpeech/test-other`, `LJSpeech-1.1`
+(both in their original layout) and a `manifest.jsonl` whose corpus `pm` reads LJSpeech's texts.
 Read sentences by native speakers suit the recogniser's language model; spelled letters (AN4) and learners' English
 (speechocean762), where it fails on two words of three of the originals, would only measure its guessing.
 """
@@ -72,7 +72,11 @@ class CodecIntelligibility:
         words = np.array([result["words"] for result in results])
         corpora = np.array([utterance.corpus for utterance in chosen])
         report = {"codec": dataclasses.asdict(get_codec(self.codec, self.weights).info), "utterances": len(chosen)}
-        print(f"{'corpus':<14}{'utterances':>11}{'words':>7}" + "".join(f"{row:>14}" for row in ROWS) + f"{'ratio':>8}  95 %")
+        print(
+            f"{'corpus':<14}{'utterances':>11}{'words':>7}"
+            + "".join(f"{row:>14}" for row in ROWS)
+            + f"{'ratio':>8}  95 %"
+        )
         for corpus in [*sorted(set(corpora)), "all"]:
             mine = (corpora == corpus) | (corpus == "all")
             wer = errors[mine].sum(axis=0) / words[mine].sum()
@@ -95,7 +99,7 @@ class CodecIntelligibility:
 
 def held_out(folder: pathlib.Path) -> Iterator[Utterance]:
     """The transcribed utterances of the corpora that the module's text names."""
-    for transcript in sorted(folder.glob("LibriSpeech/test-other/*/*.trans.txt")):
+    for transcript in sorted((folder / "LibriSpeech" / "test-other").rglob("*.trans.txt")):
         for line in transcript.read_text().splitlines():
             name, _, text = line.partition(" ")
             yield Utterance("test-other", transcript.parent / f"{name}.flac", text)

@@ -31,7 +31,7 @@ class FitMelRVQ:
     """Folders of recordings, searched with their subfolders."""
     out: pathlib.Path
     """Weight file to write (.npz)."""
-    frames: int = 200_000
+    frames: int = 250_000
     """Frames that k-means sees, drawn evenly from the recordings (75 a second)."""
     codebooks: int = 8
     """Residual levels."""
@@ -39,11 +39,11 @@ class FitMelRVQ:
     """Entries per level."""
     iterations: int = 15
     """k-means steps per level."""
-    cepstra: int = 20
+    cepstra: int = 30
     """Cepstral coefficients that level 1 is searched by: fewer keep less of the pitch."""
-    loudness_weight: float = 0.3
+    loudness_weight: float = 0.6
     """Weight of coefficient 0, the loudness, in level 1; the others weigh up to 1."""
-    switch_cost: float = 4.0
+    switch_cost: float = 6.0
     """Squared cepstral distance (nepers, orthonormal) that a change of the first code must save."""
     gain_db: float = 6.0
     """Recordings are scaled by up to this many decibels up or down, so that loudness is covered."""

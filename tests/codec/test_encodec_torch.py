@@ -92,7 +92,7 @@ def test_batches_stay_within_their_bound(weights):
     codec = EncodecTorch.load(weights, device="cpu", batch_seconds=2)  # 150 frames
     lengths = np.array([100, 10, 40, 0, 3, 300, 45, 40])
     batches = list(codec._batches(lengths))
-    assert sorted(sum(batches, [])) == [0, 1, 2, 4, 5, 6, 7]
+    assert sorted(item for batch in batches for item in batch) == [0, 1, 2, 4, 5, 6, 7]
     assert all(len(b) == 1 or len(b) * max(lengths[b]) <= 150 for b in batches)
     assert len(batches) < 7
 

@@ -124,7 +124,7 @@ class EncodecTorch:
         return audio
 
     def _batches(self, lengths: np.ndarray) -> Iterable[list[int]]:
-        """Indices of the items that are not empty, by length, so that a batch padded to its longest is within bounds."""
+        """Indices of the items that are not empty, by length: a batch padded to its longest item is within its bound."""
         batch: list[int] = []
         for item in np.argsort(lengths, kind="stable"):
             if lengths[item] == 0:

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import importlib.resources
 import io
+import pathlib
 import zipfile
 from collections.abc import Sequence
 
@@ -62,9 +63,9 @@ class MelRVQ:
         Raises:
           UserError: the file is missing, damaged or not such a file.
         """
-        path = weights or importlib.resources.files("valle_jax.codec") / "mel_rvq.npz"
+        path = pathlib.Path(weights) if weights else importlib.resources.files("valle_jax.codec") / "mel_rvq.npz"
         try:
-            content = open(path, "rb").read() if weights else path.read_bytes()
+            content = path.read_bytes()
             with np.load(io.BytesIO(content)) as arrays:
                 codebooks, projection, switch_cost = (arrays[k] for k in ("codebooks", "projection", "switch_cost"))
             if codebooks.ndim != 3 or codebooks.shape[2] != N_MELS or projection.shape[:-1] != (N_MELS,):
