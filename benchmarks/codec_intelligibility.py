@@ -15,6 +15,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -183,4 +184,8 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    tyro.cli(CodecIntelligibility).run()
+    try:
+        tyro.cli(CodecIntelligibility).run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 
 import numpy as np
 import tyro
@@ -136,4 +137,8 @@ def means(points: np.ndarray, labels: np.ndarray, entries: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    tyro.cli(FitMelRVQ).run()
+    try:
+        tyro.cli(FitMelRVQ).run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib
 import pathlib
 import re
@@ -66,29 +67,26 @@ class EncodecTorch:
         """
         torch, encodec = _import_encodec()
         path = pathlib.Path(weights) if weights else pathlib.Path(torch.hub.get_dir()) / "checkpoints" / _HUB_FILE
-        if not weights:
+        if not weights and not path.exists():
             try:
-                model = encodec.EncodecModel.encodec_model_24khz(pretrained=True)
-            except (OSError, RuntimeError) as error:
+                encodec.EncodecModel.encodec_model_24khz(pretrained=True)  # leaves the file at `path`
+            except (OSError, RuntimeError, http.client.HTTPException) as error:
                 raise UserError(
                     f"cannot get EnCodec's weights from its hub ({_one_line(error)}); download {_HUB_FILE} elsewhere "
                     f"and give its path as the codec's weights, or put it at {path}"
                 ) from None
+        try:
             weight_hash = _sha256(path)
-        else:
-            try:
-                weight_hash = _sha256(path)
-                expected = re.search(r"-([0-9a-f]{8})$", path.stem)
-                if expected and not weight_hash.startswith(expected[1]):
-                    raise UserError(f"{path} is damaged: its SHA-256 starts with {weight_hash[:8]}, not {expected[1]}")
-                model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
-                model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            except OSError as error:
-                raise UserError(f"cannot read EnCodec weights {path}: {error.strerror or error}") from None
-            except UserError:
-                raise
-            except Exception as error:  # torch.load has no common error for damaged files
-                raise UserError(f"{path} is not a state dict of EnCodec 24 kHz: {_one_line(error)}") from None
+        except OSError as error:
+            raise UserError(f"cannot read EnCodec weights {path}: {error.strerror or error}") from None
+        expected = re.search(r"-([0-9a-f]{8})$", path.stem)
+        if expected and not weight_hash.startswith(expected[1]):
+            raise UserError(f"{path} is damaged: its SHA-256 starts with {weight_hash[:8]}, not {expected[1]}")
+        model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
+        try:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch.load has no common error for damaged files
+            raise UserError(f"{path} is not a state dict of EnCodec 24 kHz: {_one_line(error)}") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, weight_hash[:16], device, batch_seconds)
 
@@ -124,7 +122,7 @@ class EncodecTorch:
         return audio
 
     def _batches(self, lengths: np.ndarray) -> Iterable[list[int]]:
-        """Indices of the items that are not empty, by length: a batch padded to its longest item is within its bound."""
+        """Indices of the items that are not empty, by length; a batch, padded to its longest item, is within bounds."""
         batch: list[int] = []
         for item in np.argsort(lengths, kind="stable"):
             if lengths[item] == 0:

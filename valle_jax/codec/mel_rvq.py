@@ -32,7 +32,7 @@ MAX_HERTZ = 8_000
 # hardly shows, so it does not make the codes of pauses flicker.
 FLOOR = 5e-5
 _PAD = (WINDOW - HOP) // 2  # centres a window on its frame's samples
-_BLOCK_FRAMES = 4096  # frames analysed at a time: bounds the memory of long recordings
+_BLOCK_FRAMES = 4096  # frames (55 s) coded at a time: bounds the memory of long recordings
 _MEL_INVERSION_STEPS = 30
 _GRIFFIN_LIM_STEPS = 32
 _MOMENTUM = 0.99
@@ -105,7 +105,12 @@ class MelRVQ:
         )
 
     def _encode_one(self, samples: np.ndarray) -> np.ndarray:
-        residual = log_mel(samples)
+        frames = log_mel(samples)
+        blocks = [frames[start : start + _BLOCK_FRAMES] for start in range(0, len(frames), _BLOCK_FRAMES)]
+        return np.concatenate([self._quantize(block) for block in blocks or [frames]])
+
+    def _quantize(self, residual: np.ndarray) -> np.ndarray:
+        """Log-mel frames [T, n_mels] as codes uint16 [T, Q]."""
         codes = np.empty((len(residual), self.info.codebooks), np.uint16)
         for level, (entries, search) in enumerate(zip(self.codebooks, self._search, strict=True)):
             if level == 0:
