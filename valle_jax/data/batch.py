@@ -1,0 +1,25 @@
+"""What a batch of packed rows is: the contract between the input pipeline, the models and the samplers.
+
+A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks:
+
+    token     [B, R]     phoneme id, or for the AR the code of codebook 1 (begin of audio: codebook_size + 1); NAR: 0
+    kind      [B, R]     one of the KIND_ constants
+    segment   [B, R]     1, 2, … per example, 0 for padding; attention stays inside a segment
+    position  [B, R]     from 0, counted separately for text and for acoustic tokens of a segment
+    target    [B, R]     what to predict there (AR: a code or end of speech = codebook_size), NO_TARGET for nothing
+    codes     [B, R, Q]  NAR only: all codebooks of acoustic tokens
+    stage     [B]        NAR only: the codebook that the row predicts, 1..Q-1 (0-based)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+KIND_PADDING = 0
+KIND_TEXT = 1
+KIND_ACOUSTIC = 2  # AR: any acoustic token; NAR: target frames, which show the codebooks below the stage
+KIND_PROMPT = 3  # NAR: prompt frames, which show all codebooks and have no target
+
+NO_TARGET = -1
