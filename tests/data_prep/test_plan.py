@@ -1,0 +1,101 @@
+"""The plan: shard sizes and splits that only depend on the listing, the options and the seed."""
+
+import collections
+import dataclasses
+
+import pytest
+
+from data_prep.plan import make_plan
+from data_prep.sources import Recording
+from valle_jax.errors import UserError
+
+
+def recordings(n_utterances, n_speakers, split=None):
+    return [
+        Recording(f"u{i}", f"s{i % n_speakers}", "text", f"/somewhere/{i}.wav", f"{i}.wav", split=split)
+        for i in range(n_utterances)
+    ]
+
+
+def plan(items, options=None, *, shard_utterances=10, valid_utterances=0.0, valid_speakers=0.0, seed=0):
+    return make_plan(
+        items,
+        options or {},
+        shard_utterances=shard_utterances,
+        valid_utterances=valid_utterances,
+        valid_speakers=valid_speakers,
+        seed=seed,
+    )
+
+
+def splits(items, **options):
+    splitter = plan(items, **options).splitter
+    return {item.utterance_id: splitter.split(item) for item in items}
+
+
+def test_shards_are_of_like_size():
+    assert plan(recordings(21, 3)).shard_sizes() == [7, 7, 7]
+    assert plan(recordings(20, 3)).shard_sizes() == [10, 10]
+    assert plan(recordings(11, 3)).shard_sizes() == [6, 5]
+    assert plan(recordings(3, 3)).shard_sizes() == [3]
+
+
+def test_shares_are_met():
+    counts = collections.Counter(splits(recordings(5000, 50), valid_utterances=0.1, valid_speakers=0.2).values())
+    assert counts["valid_speaker"] == 1000
+    # 4000 draws at 0.1: standard deviation 19
+    assert abs(counts["valid_utterance"] - 400) < 80
+
+
+def test_speakers_are_held_out_whole():
+    items = recordings(300, 20)
+    drawn = splits(items, valid_speakers=0.25, valid_utterances=0.3)
+    held_out = {item.speaker_id for item in items if drawn[item.utterance_id] == "valid_speaker"}
+    assert len(held_out) == 5
+    assert {item.speaker_id for item in items if drawn[item.utterance_id] != "valid_speaker"}.isdisjoint(held_out)
+
+
+def test_a_small_corpus_has_both_train_and_validation():
+    for seed in range(20):
+        for n in (2, 5, 30):
+            counts = collections.Counter(splits(recordings(n, 2), valid_utterances=0.001, seed=seed).values())
+            assert counts == {"train": n - 1, "valid_utterance": 1}
+            counts = collections.Counter(splits(recordings(n, 2), valid_utterances=0.999, seed=seed).values())
+            assert counts["train"] >= 1
+        assert set(splits(recordings(1, 1), valid_utterances=0.9, valid_speakers=0.9, seed=seed).values()) == {"train"}
+        assert set(splits(recordings(9, 3), valid_speakers=0.99, seed=seed).values()) == {"train", "valid_speaker"}
+
+
+def test_split_depends_on_the_seed_and_not_on_the_order():
+    items = recordings(200, 20)
+    options = {"valid_utterances": 0.1, "valid_speakers": 0.1}
+    drawn = splits(items, **options)
+    assert splits(items[::-1], **options) == drawn
+    assert splits(items, seed=1, **options) != drawn
+    # No share, no validation.
+    assert set(splits(items).values()) == {"train"}
+
+
+def test_the_split_of_the_source_wins():
+    items = recordings(50, 5, split="test")
+    assert set(splits(items, valid_utterances=0.5, valid_speakers=0.5).values()) == {"test"}
+
+
+def test_resuming_with_another_plan_is_refused(tmp_path):
+    items = recordings(12, 3)
+    path = tmp_path / "out" / "plan.json"
+    path.parent.mkdir()
+    plan(items, {"language": "en-us", "seed": 0}).save(path)
+    plan(items, {"language": "en-us", "seed": 0}).check_resumable(path)
+    moved = [dataclasses.replace(item, audio_path="/elsewhere" + item.audio_path) for item in items]
+    plan(moved, {"language": "en-us", "seed": 0}).check_resumable(path)
+    with pytest.raises(UserError, match="out was begun with language='en-us' but this run asks for language='de'"):
+        plan(items, {"language": "de", "seed": 0}).check_resumable(path)
+    for changed in (items[:-1], [dataclasses.replace(items[0], text="other"), *items[1:]], items[::-1]):
+        with pytest.raises(UserError, match="begun from a source of 12 recordings"):
+            plan(changed, {"language": "en-us", "seed": 0}).check_resumable(path)
+
+
+def test_no_recordings():
+    with pytest.raises(UserError, match="lists no recordings"):
+        plan([])
