@@ -1,1 +1,1 @@
-"""data"""
+"""From recordings that are codes to batches of packed rows."""

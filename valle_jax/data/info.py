@@ -1,0 +1,89 @@
+"""dataset.json: the facts of a whole dataset, written when all its shards are complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from valle_jax.codec.base import CodecInfo
+from valle_jax.errors import UserError
+from valle_jax.text.vocabulary import Vocabulary
+
+SCHEMA_VERSION = 1
+"""Of the records and the index; datasets of another version are refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """dataset.json: what a dataset is.
+
+    Attributes:
+      schema_version: of the records and the index.
+      codec: that made the codes.
+      vocabulary: of the phonemes.
+      totals: `utterances`, `frames`, `phonemes`, `speakers`, `hours` and `splits` (utterances of each).
+      speaker_seconds: duration per speaker id.
+      unknown_symbols: phoneme symbols that the vocabulary lacks, and how often they were met.
+      versions: of the programs that decided the bytes.
+    """
+
+    codec: CodecInfo
+    vocabulary: Vocabulary
+    totals: dict
+    speaker_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    unknown_symbols: dict[str, int] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def n_utterances(self) -> int:
+        """Utterances of all splits."""
+        return self.totals["utterances"]
+
+    def to_json(self) -> dict:
+        """A dict that `json.dumps` takes."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {"codec": self.codec.to_json(), "vocabulary": self.vocabulary.to_json()}
+        return {"schema_version": values.pop("schema_version"), **values}
+
+    @classmethod
+    def from_json(cls, value: dict) -> DatasetInfo:
+        """The inverse of `to_json`."""
+        parts = {"codec": CodecInfo.from_json(value["codec"]), "vocabulary": Vocabulary.from_json(value["vocabulary"])}
+        return cls(**{**value, **parts})
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes dataset.json at once or not at all."""
+        path = pathlib.Path(folder) / "dataset.json"
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> DatasetInfo:
+        """Reads dataset.json.
+
+        Raises:
+          UserError: not a dataset directory, an unreadable dataset.json, or one of another schema version.
+        """
+        path = pathlib.Path(folder) / "dataset.json"
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"{os.fspath(folder)} is not a complete dataset directory (no dataset.json); "
+                "make one with `valle prepare`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}; prepare the dataset again") from None
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; prepare the dataset again"
+            )
+        try:
+            return cls.from_json(value)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a dataset description ({error}); prepare the dataset again") from None
