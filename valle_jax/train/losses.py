@@ -1,0 +1,76 @@
+"""Cross entropy over the targets of packed rows, as sums, so that the mean over chips and microbatches is exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from valle_jax.config import ModelConfig
+from valle_jax.data.batch import KIND_ACOUSTIC
+
+TOP = 10  # of the accuracy that is reported
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("loss", "targets", "correct_top10", "stage_loss", "stage_targets"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What a batch adds up to; the `+` of two batches is their sum over both.
+
+    Attributes:
+      loss: float32 [], nats.
+      targets: float32 [], number of positions with a target.
+      correct_top10: float32 [], targets among the ten most probable outputs.
+      stage_loss: float32 [Q - 1] for the NAR, the loss of codebooks 2..Q; None for the AR.
+      stage_targets: float32 [Q - 1], the targets of each; None for the AR.
+    """
+
+    loss: jax.Array
+    targets: jax.Array
+    correct_top10: jax.Array
+    stage_loss: jax.Array | None
+    stage_targets: jax.Array | None
+
+    def __add__(self, other: Sums) -> Sums:
+        return jax.tree.map(jnp.add, self, other)
+
+
+def loss_sums(logits: jax.Array, batch: dict[str, jax.Array], config: ModelConfig) -> Sums:
+    """Sums over the positions of a batch whose target is not -1.
+
+    Args:
+      logits: float32 [B, T, V].
+      batch: `target` int32 [B, T]; for the NAR also `stage` int32 [B] in 1..Q-1 (codebook index, from 0).
+      config: tells the stage and the number of codebooks.
+    """
+    target = batch["target"]
+    mask = (target >= 0).astype(jnp.float32)
+    label = jnp.maximum(target, 0)
+    loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits, label) * mask
+    own = jnp.take_along_axis(logits, label[..., None], axis=-1)
+    better = (jax.lax.stop_gradient(logits) > jax.lax.stop_gradient(own)).sum(-1)
+    correct = ((better < TOP) * mask).sum()
+    if config.stage == "ar":
+        return Sums(loss_BT.sum(), mask.sum(), correct, None, None)
+    stage_loss, stage_targets = (
+        jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in (loss_BT, mask)
+    )
+    return Sums(loss_BT.sum(), mask.sum(), correct, stage_loss, stage_targets)
+
+
+def add_code_noise(
+    batch: dict[str, jax.Array], share: float, codebook_size: int, key: jax.Array
+) -> dict[str, jax.Array]:
+    """Replaces a share of the AR's input codes by uniformly random ones; targets and the end of speech stay."""
+    token = batch["token"]
+    draw, code = jax.random.split(key)
+    noisy = jax.random.bernoulli(draw, share, token.shape)
+    noisy &= (batch["kind"] == KIND_ACOUSTIC) & (token < codebook_size)
+    return batch | {"token": jnp.where(noisy, jax.random.randint(code, token.shape, 0, codebook_size), token)}

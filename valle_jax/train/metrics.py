@@ -1,0 +1,97 @@
+"""`metrics.jsonl` and TensorBoard: what a run writes about itself while it trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from valle_jax.model import Decoder
+
+# Dense bfloat16 FLOP/s of a chip by a part of JAX's `device_kind`, from the vendors' data sheets:
+# cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} and the NVIDIA A100, H100 and H200 data sheets (without sparsity).
+# The first match counts.
+PEAK_BF16_FLOPS = (
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),  # v5p calls itself "TPU v5"
+    ("TPU v6", 918e12),
+    ("A100", 312e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+)
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak bfloat16 FLOP/s of a chip, or None where it is not in the table."""
+    return next((peak for name, peak in PEAK_BF16_FLOPS if name in device_kind), None)
+
+
+def model_flops(decoder: Decoder, tokens: float) -> float:
+    """FLOPs of a forward and backward pass over this many tokens: 6 per parameter and token.
+
+    Embedding look-ups cost nothing, the (tied) output projection does, so embeddings are left out and the projection
+    counted once. Attention scores are left out, as they depend on the segments: the result is a lower bound.
+    """
+    config = decoder.config
+    head = (config.codebook_size + (config.stage == "ar")) * config.d_model
+    blocks = decoder.abstract_params["transformer"]["blocks"]
+    matrices = [blocks["w_qkv"], blocks["w_o"], blocks["mlp"]["w_in"], blocks["mlp"]["w_out"]]
+    return 6.0 * tokens * (sum(leaf.size for leaf in matrices) + head)
+
+
+def truncate(path: pathlib.Path, step: int) -> None:
+    """Drops the lines behind `step` and a half-written one: what a killed run wrote after its last checkpoint."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if record["step"] > step:
+            break
+        kept.append(line + "\n")
+    partial = path.with_suffix(".tmp")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+class MetricsWriter:
+    """Writes scalars to `metrics.jsonl` and TensorBoard; on all processes but the first it writes nothing."""
+
+    def __init__(self, workdir: pathlib.Path, *, resume_step: int, active: bool):
+        """Opens the files; lines behind `resume_step` are dropped from `metrics.jsonl` and hidden in TensorBoard."""
+        self._file = self._board = None
+        if active:
+            path = workdir / "metrics.jsonl"
+            truncate(path, resume_step)
+            self._file = path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1, flush_secs=30)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line, with `step` first."""
+        if self._file is None or self._board is None:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def audio(self, step: int, name: str, samples: np.ndarray, sample_rate: int) -> None:
+        """A player in TensorBoard; `samples` float32 [n] in [-1, 1]."""
+        if self._board is not None:
+            self._board.add_audio(name, samples[:, None], step, sample_rate=sample_rate)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
