@@ -14,7 +14,7 @@ import tqdm
 
 from data_prep import sources
 from data_prep.plan import Plan, make_plan, write_json
-from data_prep.shards import ShardJob, ShardReport, corpus_vocabulary, prepare_shard
+from data_prep.shards import REPORTS, ShardJob, ShardReport, corpus_vocabulary, prepare_shard
 from data_prep.sources import Recording
 from data_prep.summary import Summary, finish
 from data_prep.workers import map_unordered
@@ -76,7 +76,7 @@ class Prepare:
 
 
 def prepare(options: Prepare, progress: bool = True) -> Summary:
-    """Prepares a corpus; a dataset that is complete already is only summarised.
+    """Prepares a corpus; of a dataset that was begun, only the shards that are missing.
 
     Args:
       options: as on the command line.
@@ -101,14 +101,13 @@ def prepare(options: Prepare, progress: bool = True) -> Summary:
     )
     folder = pathlib.Path(options.out)
     _begin(folder, plan)
-    if not (folder / "dataset.json").exists():
-        try:
-            if vocabulary is None:
-                vocabulary = _corpus_vocabulary(options, layout, plan, progress)
-            _write_shards(options, layout, plan, vocabulary, codec, progress)
-            finish(folder, plan.n_shards, codec, vocabulary)
-        except OSError as error:
-            raise WorkError(f"cannot write {options.out}: {error.strerror or error}") from None
+    try:
+        if vocabulary is None:
+            vocabulary = _corpus_vocabulary(options, layout, plan, progress)
+        _write_shards(options, layout, plan, vocabulary, codec, progress)
+        finish(folder, plan.n_shards, codec, vocabulary)
+    except OSError as error:
+        raise WorkError(f"cannot write {options.out}: {error.strerror or error}") from None
     return Summary.of(folder)
 
 
@@ -125,7 +124,9 @@ def _deciding(options: Prepare, layout: str, codec: CodecInfo, vocabulary: Vocab
     for name in ("source", "out", "processes"):
         del chosen[name]
     digest = hashlib.sha256("".join(vocabulary.symbols).encode()).hexdigest()[:8] if vocabulary else ""
-    return chosen | {
+    return {
+        **chosen,
+        **phonemizer.versions(),
         "layout": layout,
         "codec_weights": codec.weight_hash,
         "vocabulary": f"{vocabulary.version} {digest}" if vocabulary else "corpus",
@@ -138,11 +139,11 @@ def _begin(folder: pathlib.Path, plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "plan.json").exists():
             plan.check_resumable(folder / "plan.json")
-        elif any(folder.iterdir()):
+        elif {path.name for path in folder.iterdir()} - {"plan.json.tmp"}:
             raise UserError(f"{folder} is not empty and holds no plan.json of an earlier run; choose another --out")
         else:
-            (folder / "reports").mkdir()
             plan.save(folder / "plan.json")
+        (folder / REPORTS).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
 

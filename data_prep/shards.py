@@ -23,6 +23,7 @@ from valle_jax.errors import UserError
 from valle_jax.text.phonemizer import Phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
+REPORTS = "reports"  # folder of the shards' reports, inside the dataset
 SILENT_PEAK = 1e-3  # -60 dBFS: recordings that never get louder are silence
 BATCH_SECONDS = 160.0  # audio encoded at a time, padding included: bounds the memory of a worker
 
@@ -65,7 +66,7 @@ class Rejection:
 
 @dataclasses.dataclass
 class ShardReport:
-    """What became of a shard's recordings; kept beside the shard until the dataset is complete."""
+    """What became of a shard's recordings; kept in the dataset, so that dataset.json can be made from all of them."""
 
     utterances: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # per split
     frames: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # per split
@@ -77,7 +78,7 @@ class ShardReport:
     @staticmethod
     def path(folder: str | os.PathLike, shard: int, n_shards: int) -> pathlib.Path:
         """Where the report of a shard is kept."""
-        return pathlib.Path(folder) / "reports" / f"{shard:05d}-of-{n_shards:05d}.json"
+        return pathlib.Path(folder) / REPORTS / f"{shard:05d}-of-{n_shards:05d}.json"
 
     @classmethod
     def of(cls, folder: str | os.PathLike, shard: int, n_shards: int) -> ShardReport | None:
@@ -102,6 +103,9 @@ def prepare_shard(job: ShardJob) -> ShardReport:
     phonemes, rejected = phonemize(job.recordings, job.language)
     codes, without_codes = _encode(job, {i: job.recordings[i] for i in phonemes})
     rejected |= without_codes
+    for i, frames in codes.items():
+        if len(phonemes[i]) > len(frames):
+            rejected[i] = Rejection("too much text", f"{len(phonemes[i])} phonemes for {len(frames)} frames")
     report = ShardReport()
     with ShardWriter(job.folder, job.shard, job.n_shards) as writer:
         for i, (recording, split) in enumerate(zip(job.recordings, job.splits, strict=True)):

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import shutil
 
 import soundfile
 
@@ -94,7 +93,6 @@ def finish(folder: pathlib.Path, n_shards: int, codec: CodecInfo, vocabulary: Vo
         unknown_symbols=dict(sorted(total.unknown_symbols.items())),
         versions=_versions(codec),
     ).save(folder)
-    shutil.rmtree(folder / "reports")
 
 
 def count_rejected(folder: str | os.PathLike) -> collections.Counter[str]:

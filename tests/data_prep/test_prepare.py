@@ -99,7 +99,7 @@ def test_resumed_after_a_kill_writes_the_same(corpus, unbroken, tmp_path):
 def test_resuming_with_other_options_is_refused(corpus, unbroken):
     before = contents(unbroken)
     same = {"shard_utterances": 2, "valid_utterances": 0.1, "valid_speakers": 0.3}
-    assert run(corpus, unbroken, **same).info.totals["utterances"] == 30  # complete already: summarised
+    assert run(corpus, unbroken, **same).info.n_utterances == 30  # nothing left to do
     for change, message in [
         ({"language": "en-gb"}, "language='en-us' but this run asks for language='en-gb'"),
         ({"shard_utterances": 3}, "shard_utterances=2 but this run asks for shard_utterances=3"),
@@ -131,6 +131,7 @@ def test_planted_faults_are_each_listed(corpus, tmp_path):
     lines[7]["text"] = None
     lines[8]["text"] = "?!"
     lines[9]["language"] = "klingon"
+    lines[10]["text"] = "a whole book " * 50
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     summary = run(folder, tmp_path / "out", processes=1, max_seconds=4.0)
@@ -146,11 +147,12 @@ def test_planted_faults_are_each_listed(corpus, tmp_path):
         ("007", "no transcript"),
         ("008", "no phonemes"),
         ("009", "unknown language"),
+        ("010", "too much text"),
     ]
     assert "0.10 s, less than 0.5 s" in rejected[2]["detail"] and "4.80 s, more than 4 s" in rejected[3]["detail"]
     assert "NaN" in rejected[6]["detail"] and str(tmp_path) not in json.dumps(rejected)
     assert all(line["audio"] == line["utterance_id"] + ".wav" for line in rejected)
-    assert summary.info.totals["utterances"] == len(Dataset.open(tmp_path / "out")) == 20
+    assert summary.info.n_utterances == len(Dataset.open(tmp_path / "out")) == 19
     assert "unreadable audio 3" in str(summary)
 
 
@@ -219,7 +221,7 @@ def test_real_speech(speech, tmp_path):
     trans.write_text("".join(line for line in trans.open() if line.startswith(("26-496-0000", "26-496-0003"))))
     summary = run(tmp_path / "LibriSpeech", tmp_path / "out", processes=1)
     dataset = Dataset.open(tmp_path / "out")
-    assert summary.info.totals["utterances"] == 2 and not summary.rejected
+    assert summary.info.n_utterances == 2 and not summary.rejected
     assert dataset.info.vocabulary.decode(dataset.read(0).phonemes).startswith("ɪt wʌz nˈaʊ mˈɪd dʒuːlˈaɪ")
     seconds = [soundfile.info(target / f"26-496-000{i}.flac").duration for i in (0, 3)]
     assert [len(dataset.read(i).codes) for i in (0, 1)] == [int(np.ceil(s * 75)) for s in seconds]

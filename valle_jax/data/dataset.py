@@ -11,7 +11,7 @@ import pathlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -118,10 +118,14 @@ class Dataset:
         number = i - self._first[shard]
         return f"{self._shards[shard]}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
 
-    def verify(self) -> Iterator[str]:
-        """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals."""
+    def verify(self, progress: Callable[[], object] = lambda: None) -> Iterator[str]:
+        """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals.
+
+        `progress` is called before each record.
+        """
         codec, n_symbols = self.info.codec, self.info.vocabulary.size
         for i in range(len(self)):
+            progress()
             try:
                 utterance = self._read(i)
             except tfrecord.DamagedRecordError as error:
