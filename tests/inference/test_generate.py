@@ -1,0 +1,144 @@
+"""The compiled samplers against a sampler without a cache, and what batching must not change."""
+
+import jax
+import numpy as np
+import pytest
+
+from packed import pack, tiny_config
+from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_batch
+from valle_jax.inference.generate import generate_ar, generate_nar
+from valle_jax.inference.sampling import Sampling
+from valle_jax.model import build
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def decoders():
+    """Random decoders whose tied heads are loud enough to prefer some codes clearly."""
+    made = []
+    for stage in ("ar", "nar"):
+        decoder = build(tiny_config(stage))
+        params = jax.jit(decoder.init)(jax.random.key(1))
+        params["embed"]["acoustic"] = params["embed"]["acoustic"] * 4
+        made.append((decoder, params))
+    return made
+
+
+def _job(seed: int, *, phonemes: int = 9, prompt: int = 11, least: int = 0, most: int = 12) -> Job:
+    rng = np.random.default_rng(seed)
+    return Job(rng.integers(3, 40, phonemes).astype(np.int32), rng.integers(0, 60, (prompt, 4)).astype(np.int32), least, most)
+
+
+def _run_ar(ar, jobs, sampling=GREEDY, seed=0, most=16):
+    limits = np.array([[job.min_frames, job.max_frames] for job in jobs], np.int32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(len(jobs)))
+    return jax.device_get(generate_ar(*ar, ar_batch(jobs, ar[0]), keys, *limits.T, sampling=sampling, max_frames=most))
+
+
+def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
+    ar, _ = decoders
+    job = _job(0, most=12)
+    out = _run_ar(ar, [job])
+    codes = list(job.prompt_codes[:, 0])
+    logits = jax.jit(ar[0].logits)
+    for _ in range(12):
+        row = pack([(job.phonemes, np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)
+        best = int(np.asarray(logits(ar[1], row))[0, len(job.phonemes) + len(codes)].argmax())
+        if best == 60:
+            break
+        codes.append(best)
+    found = out.codes[0, : out.length[0]]
+    assert list(found) == codes[len(job.prompt_codes) :]
+    assert bool(out.finished[0]) == (len(found) < 12)
+
+
+def test_rows_end_by_themselves_and_within_their_limits(decoders):
+    ar, _ = decoders
+    jobs = [_job(i, phonemes=5 + i, prompt=7 + 2 * i, least=3, most=4 + 3 * i) for i in range(4)]
+    out = _run_ar(ar, jobs, Sampling(temperature=3.0))
+    for i, job in enumerate(jobs):
+        assert 3 <= out.length[i] <= job.max_frames
+        assert out.finished[i] or out.length[i] == job.max_frames
+        assert (out.codes[i, out.length[i] :] == 0).all()
+        assert (out.codes[i] < 60).all()
+
+
+def test_end_of_speech_is_not_drawn_before_the_minimum(decoders):
+    decoder, params = decoders[0]
+    # An end of speech that is always the most probable: its embedding points along every hidden state's mean.
+    loud = {**params, "transformer": {**params["transformer"]}}
+    loud["transformer"]["final_norm"] = {"scale": params["transformer"]["final_norm"]["scale"], "bias": np.ones(32, np.float32)}
+    loud["embed"] = {**params["embed"], "acoustic": params["embed"]["acoustic"].at[60].set(5.0)}
+    out = _run_ar((decoder, loud), [_job(0, least=0), _job(1, least=5)])
+    assert list(out.length) == [0, 5]
+    assert out.finished.all()
+
+
+def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
+    ar, _ = decoders
+    job = _job(3, most=10)
+    out = _run_ar(ar, [job], Sampling(temperature=1.5, top_k=7))
+    codes = out.codes[0, : out.length[0]]
+    row = pack([(job.phonemes, np.tile(np.concatenate([job.prompt_codes[:, 0], codes])[:, None], 4))], 64, ar[0].config)
+    log_p = np.asarray(jax.nn.log_softmax(jax.jit(ar[0].logits)(ar[1], row)))[0]
+    start = len(job.phonemes) + len(job.prompt_codes)
+    drawn = [*codes, 60] if out.finished[0] else list(codes)
+    expected = np.mean([log_p[start + i, code] for i, code in enumerate(drawn)])
+    np.testing.assert_allclose(out.log_probability[0], expected, atol=2e-5)  # float32 sums in another order
+
+
+def test_codes_do_not_depend_on_the_neighbours(decoders):
+    """Same key, same codes: alone, in a batch of three, at another place of it."""
+    ar, nar = decoders
+    jobs = [_job(i, phonemes=5 + i, prompt=8 + i, most=12) for i in range(3)]
+    keys = jax.random.split(jax.random.key(5), 3)
+    sampling = Sampling(temperature=1.0, top_k=20)
+    together = generate(jobs, ar, nar, keys, sampling)
+    backwards = generate(jobs[::-1], ar, nar, keys[::-1], sampling, batch_size=2)
+    for i, take in enumerate(together):
+        alone = generate(jobs[i : i + 1], ar, nar, keys[i : i + 1], sampling)[0]
+        np.testing.assert_array_equal(take.codes, alone.codes)
+        np.testing.assert_array_equal(take.codes, backwards[2 - i].codes)
+
+
+def test_nar_stages_equal_seven_separate_passes(decoders):
+    _, nar = decoders
+    job = _job(0)
+    first = np.random.default_rng(9).integers(0, 60, 14)
+    batch = nar_batch([job], [first])
+    filled = np.asarray(generate_nar(*nar, batch))
+    codes = batch["codes"].copy()
+    logits = jax.jit(nar[0].logits)
+    for stage in (1, 2, 3):
+        best = np.asarray(logits(nar[1], {**batch, "codes": codes, "stage": np.full(1, stage, np.int32)})).argmax(-1)
+        codes[..., stage] = np.where(batch["kind"] == KIND_ACOUSTIC, best, codes[..., stage])
+    np.testing.assert_array_equal(filled, codes)
+    start = job.prefix_length
+    np.testing.assert_array_equal(filled[0, start : start + 14, 0], first)
+    np.testing.assert_array_equal(filled[0, start - 11 : start], job.prompt_codes)
+
+
+def test_utterances_of_one_bucket_share_a_program(decoders):
+    ar, nar = decoders
+    keys = jax.random.split(jax.random.key(5), 1)
+    generate([_job(0, phonemes=6, prompt=20, most=30)], ar, nar, keys, GREEDY)
+    compiled = generate_ar._cache_size(), generate_nar._cache_size()
+    generate([_job(1, phonemes=9, prompt=17, most=33)], ar, nar, keys, GREEDY)
+    assert (generate_ar._cache_size(), generate_nar._cache_size()) == compiled
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200, 513, 1000, 2561, 10_000])
+def test_buckets_waste_at_most_a_quarter(length):
+    size = bucket(length)
+    assert size >= length
+    assert size == bucket(size)
+    assert size <= max(64, 1.25 * length) + 63
+
+
+def test_begin_of_audio_is_prepended_where_the_model_wants_it():
+    decoder = build(tiny_config("ar", prepend_bos=True))
+    batch = ar_batch([_job(0, phonemes=3, prompt=2)], decoder)
+    np.testing.assert_array_equal(batch["token"][0, 4:7], [61, *_job(0, phonemes=3, prompt=2).prompt_codes[:, 0]])
+    np.testing.assert_array_equal(batch["position"][0, :8], [0, 1, 2, 3, 0, 1, 2, 0])
