@@ -106,9 +106,7 @@ def make_plan(
     hash_range: dict[str, tuple[int, int]] = {}
     for recording in recordings:
         n_recordings += 1
-        fields = dataclasses.asdict(recording)
-        del fields["audio_path"]
-        listing.update(json.dumps(fields).encode())
+        listing.update(json.dumps(_identity(recording)).encode())
         if recording.split is None:
             value = _hash(seed, "utterance", recording.utterance_id)
             low, high = hash_range.get(recording.speaker_id, (value, value))
@@ -132,6 +130,12 @@ def write_json(path: str | os.PathLike, value: dict) -> None:
     temporary = pathlib.Path(f"{os.fspath(path)}.tmp")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _identity(recording: Recording) -> list[str | None]:
+    """What makes a recording the same one, wherever its audio lies."""
+    names = ("utterance_id", "speaker_id", "text", "source", "language", "split")
+    return [getattr(recording, name) for name in names]
 
 
 def _count(share: float, total: int) -> int:

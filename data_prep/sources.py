@@ -106,7 +106,7 @@ def jsonl(path: pathlib.Path) -> Iterator[Recording]:
         if not isinstance(entry, dict):
             raise UserError(f"{where} is not a JSON object")
         known = ("audio", "text", "speaker", "id", "language", "split")
-        fields = {name: str(entry[name]) for name in known if entry.get(name) is not None}
+        fields = {name: _encodable(str(entry[name])) for name in known if entry.get(name) is not None}
         for name in ("audio", "speaker"):
             if name not in fields:
                 raise UserError(f"{where} has no field {name!r}; needed are audio, text, speaker")
@@ -169,6 +169,11 @@ def _existing(path: str | os.PathLike) -> pathlib.Path:
     if not os.path.exists(path):
         raise UserError(f"no such file or folder: {os.fspath(path)}")
     return pathlib.Path(path)
+
+
+def _encodable(text: str) -> str:
+    """Without what JSON escapes can hold and UTF-8 cannot: halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _inside(folder: pathlib.Path, path: str | os.PathLike) -> str:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -29,7 +30,7 @@ def map_unordered(function: Callable[[Job], Result], jobs: Iterable[Job], proces
     Raises:
       WorkError: a process died. What the function raises is raised here.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or _usable_cpus()
     waiting: set[concurrent.futures.Future[Result]] = set()
     with _single_threaded(), tempfile.TemporaryDirectory(prefix="valle-") as scratch:
         pool = concurrent.futures.ProcessPoolExecutor(
@@ -49,6 +50,11 @@ def map_unordered(function: Callable[[Job], Result], jobs: Iterable[Job], proces
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _usable_cpus() -> int:
+    """CPUs of this process: fewer than the machine's in many containers and batch jobs."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -76,6 +82,7 @@ def _start(scratch: str) -> None:
 
     def follow() -> None:
         parent.join()
+        shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()  # else workers outlive a parent that was killed

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import tracemalloc
 
 import pytest
 
@@ -94,6 +95,19 @@ def test_resuming_with_another_plan_is_refused(tmp_path):
     for changed in (items[:-1], [dataclasses.replace(items[0], text="other"), *items[1:]], items[::-1]):
         with pytest.raises(UserError, match="begun from a source of 12 recordings"):
             plan(changed, {"language": "en-us", "seed": 0}).check_resumable(path)
+
+
+def test_memory_does_not_grow_with_the_corpus():
+    def listing(n):
+        return (Recording(f"u{i}", f"s{i % 10}", "some text " * 20, f"/x/{i}.wav", f"{i}.wav") for i in range(n))
+
+    peaks = []
+    for n in (2_000, 20_000):
+        tracemalloc.start()
+        plan(listing(n), valid_utterances=0.1, valid_speakers=0.1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 20_000  # bytes: at 10 speakers, hashes and names; 18,000 recordings would be 9 MB
 
 
 def test_no_recordings():

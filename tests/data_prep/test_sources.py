@@ -62,11 +62,13 @@ def test_jsonl(tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     lines = [
         {"audio": "a/1.wav", "text": " hello ", "speaker": "s", "seconds": 2.5},
+        {"audio": "a/3.wav", "text": "half \ud83d", "speaker": "s"},
         {"audio": "a/2.wav", "text": None, "speaker": 5, "id": 17, "language": "de", "split": "test"},
     ]
     write(manifest, "\n".join(map(json.dumps, lines)) + "\n\n")
     expected = [
         Recording("a/1", "s", "hello", str(tmp_path / "a/1.wav"), "a/1.wav"),
+        Recording("a/3", "s", "half ?", str(tmp_path / "a/3.wav"), "a/3.wav"),
         Recording("17", "5", "", str(tmp_path / "a/2.wav"), "a/2.wav", "de", "test"),
     ]
     for source in (manifest, tmp_path):

@@ -25,6 +25,7 @@ TEXTS = [
     "Well, 1,000.5 at 10:30: fine.",
     "IT WAS GOOD FOR US",
     "(yes) [no] {maybe}",
+    "half \ud83d a pair,\x00one two",
 ]
 
 
@@ -46,6 +47,7 @@ def test_golden(english):
         "wˈɛl, wˈʌn θˈaʊzənd pɔɪnt fˈaɪv æt tˈɛn θˈɜːɾi: fˈaɪn.",
         "ɪt wʌz ɡˈʊd fɔːɹ ˌʌs",
         "(jˈɛs) [nˈoʊ] {mˈeɪbiː}",
+        "hˈæf ɐ pˈɛɹ, wˈʌn tˈuː",
     ]
 
 

@@ -99,6 +99,7 @@ def _near(language: str, known: dict[str, str]) -> list[str]:
 
 
 def _clean(text: str) -> str:
+    text = text.encode("utf-8", "ignore").decode()  # halves of surrogate pairs, which JSON and argv may hold
     text = " ".join(_CONTROL.sub(" ", text).split())
     return text.lower() if text.isupper() else text
 
