@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 
+import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
@@ -77,10 +81,11 @@ class MetricsWriter:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1, flush_secs=30)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, with `step` first."""
+        """One line, with `step` first; JSON knows no NaN, so a value that is not finite is written as null."""
         if self._file is None or self._board is None:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -95,3 +100,44 @@ class MetricsWriter:
         if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
+
+
+class Throughput:
+    """Counts work and the time it took, from one line of `metrics.jsonl` to the next."""
+
+    def __init__(self, decoder: Decoder, devices: int):
+        self._decoder = decoder
+        peak = peak_flops(jax.devices()[0].device_kind)
+        self._peak = None if peak is None else peak * devices
+        self._compiling = True
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start, self._frames, self._tokens = time.perf_counter(), 0.0, 0.0
+
+    def add(self, frames: float, tokens: float) -> None:
+        """Adds a finished step. The first one, which was compiled in its time, starts the clock instead."""
+        if self._compiling:
+            self._compiling = False
+            self._restart()
+            return
+        self._frames += frames
+        self._tokens += tokens
+
+    def take(self) -> dict[str, float]:
+        """`frames_per_second` and, where the chip's peak is known, `mfu`, since the last call; {} without a step."""
+        seconds = time.perf_counter() - self._start
+        values = {}
+        if self._frames:
+            values["frames_per_second"] = self._frames / seconds
+            if self._peak is not None:
+                values["mfu"] = model_flops(self._decoder, self._tokens) / seconds / self._peak
+        self._restart()
+        return values
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start

@@ -1,0 +1,281 @@
+"""The training loop and what is set up before it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from valle_jax.config import Config
+from valle_jax.data.dataset import Dataset
+from valle_jax.data.info import DatasetInfo
+from valle_jax.data.pipeline import TrainBatches, data_identity, rows_per_batch, validation_batches
+from valle_jax.errors import UserError, WorkError
+from valle_jax.model import Decoder, Params, build
+from valle_jax.parallel.mesh import make_mesh
+from valle_jax.parallel.sharding import check_divides
+from valle_jax.train.checkpoint import Checkpoints, Progress
+from valle_jax.train.evaluate import Validation, selection_loss
+from valle_jax.train.metrics import MetricsWriter, Throughput
+from valle_jax.train.optimizer import make_optimizer
+from valle_jax.train.state import TrainState, abstract_state, init_state
+from valle_jax.train.step import Metrics, jit_train_step, place
+from valle_jax.train.warm_start import warm_start
+from valle_jax.train.workdir import check_resumable, identity, write_description
+
+VALIDATION_SPLITS = ("valid_utterance", "valid_speaker")
+
+# (step, parameters) -> [(name, float32 samples, samples per second)]: audio of fixed prompts for TensorBoard.
+Sampler = Callable[[int, Params], list[tuple[str, np.ndarray, int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a call of `train` came to.
+
+    Attributes:
+      step: batches consumed by the run, over all its starts.
+      terminated: whether SIGTERM ended it before its last step.
+      nonfinite: steps whose update was refused.
+      validation: the last values of the validation splits.
+    """
+
+    step: int
+    terminated: bool
+    nonfinite: int
+    validation: dict[str, float]
+
+
+def resolve(config: Config, datasets: Sequence[tuple[Dataset, float]], mesh: jax.sharding.Mesh) -> Config:
+    """Fills in what the datasets decide (model.n_symbols, codebooks, codebook_size, train.rows) and checks the mesh.
+
+    Raises:
+      UserError: the datasets differ in codec or vocabulary, a given size is not the dataset's, or the mesh does not
+        divide the model or the rows.
+    """
+    first, info = datasets[0][0], datasets[0][0].info
+    for other, _ in datasets[1:]:
+        info.codec.check_same(other.info.codec, str(first.path), str(other.path))
+        info.vocabulary.check_same(other.info.vocabulary, str(first.path), str(other.path))
+    sizes = {
+        "n_symbols": info.vocabulary.size,
+        "codebooks": info.codec.codebooks,
+        "codebook_size": info.codec.codebook_size,
+    }
+    for name, size in sizes.items():
+        if getattr(config.model, name) not in (0, size):
+            raise UserError(f"model.{name}={getattr(config.model, name)} but dataset {first.path} has {size}")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    if not config.train.rows:
+        multiple = config.train.accumulate * mesh.shape["data"] * mesh.shape["fsdp"]
+        rows = rows_per_batch(datasets, config, multiple_of=multiple)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, rows=rows))
+    decoder = build(config.model)
+    check_divides(mesh, decoder.axes, decoder.abstract_params, config.train.rows // config.train.accumulate)
+    return config
+
+
+def train(
+    config: Config,
+    datasets: Sequence[tuple[str | pathlib.Path, float]],
+    workdir: str | pathlib.Path,
+    *,
+    mesh: Mapping[str, int] | None = None,
+    init_from: str | pathlib.Path | None = None,
+    make_sampler: Callable[[Config, DatasetInfo], Sampler] | None = None,
+) -> Summary:
+    """Trains one stage until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+      config: of the run; sizes that are 0 come from the datasets.
+      datasets: directories of `valle prepare` and their weights in the mix.
+      workdir: created if it is not there.
+      mesh: devices along each mesh axis; None: all on `data`.
+      init_from: model directory to start a new run from; without effect on a run that has a checkpoint.
+      make_sampler: called once with the resolved configuration; what it returns makes audio every `train.sample_every`.
+
+    Raises:
+      UserError: see `resolve`, `check_resumable` and `warm_start`; nothing is written before these.
+      WorkError: too many steps in a row were not finite.
+    """
+    workdir = pathlib.Path(workdir)
+    device_mesh = make_mesh(mesh)
+    opened = [(Dataset.open(path), weight) for path, weight in datasets]
+    config = resolve(config, opened, device_mesh)
+    info = opened[0][0].info
+    run = _Run(config, opened, workdir, device_mesh, init_from)
+    if make_sampler is not None and config.train.sample_every:
+        run.sampler = make_sampler(config, info)
+    with run, _sigterm() as terminated:
+        return run.loop(terminated)
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process; outside the main thread nothing sets it."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Run:
+    """One start of a run: everything between the command and the first step, then the steps."""
+
+    def __init__(
+        self,
+        config: Config,
+        datasets: list[tuple[Dataset, float]],
+        workdir: pathlib.Path,
+        mesh: jax.sharding.Mesh,
+        init_from: str | pathlib.Path | None,
+    ):
+        self.config, self.mesh, self.sampler = config, mesh, None
+        self._decoder: Decoder = build(config.model)
+        self._optimizer = make_optimizer(config.optimizer, self._decoder.axes)
+        self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+        mine = identity(config, data_identity(datasets, config))
+        saved = self._checkpoints.progress()
+        if saved is not None:
+            check_resumable(workdir, saved.identity, mine)
+        self.progress = saved or Progress(step=0, rows=0, identity=mine)
+        self.state = self._first_state(saved, init_from, datasets[0][0].info)
+        if jax.process_index() == 0:
+            write_description(workdir, config, datasets, mesh, self.progress.step)
+        self._batches: Iterable[Mapping[str, np.ndarray]] = TrainBatches(
+            datasets,
+            config,
+            start_row=self.progress.rows,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            plan_dir=workdir / "plans",
+        )
+        splits = {
+            split: [
+                batch
+                for dataset, _ in datasets
+                for batch in validation_batches(dataset, config, split, config.train.evaluate_rows)
+            ]
+            for split in VALIDATION_SPLITS
+        }
+        self._validate = Validation(self._decoder, mesh, splits)
+        self._writer = MetricsWriter(workdir, resume_step=self.progress.step, active=jax.process_index() == 0)
+        self._streak = 0  # steps in a row that were refused
+        self._validated: tuple[int, dict[str, float]] = (-1, {})  # step, values
+
+    def _first_state(
+        self, saved: Progress | None, init_from: str | pathlib.Path | None, info: DatasetInfo
+    ) -> TrainState:
+        """In this order: the newest checkpoint, the model directory, fresh parameters."""
+        ema = self.config.optimizer.ema_decay > 0
+        if saved is not None:
+            return self._checkpoints.restore(
+                saved.step, abstract_state(self._decoder, self._optimizer, self.mesh, ema=ema)
+            )
+        state = init_state(self._decoder, self._optimizer, self.mesh, self.config.train.seed, ema=ema)
+        return state if init_from is None else warm_start(state, init_from, self.config.model, info)
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._checkpoints.close()
+        self._writer.close()
+
+    def loop(self, terminated: threading.Event) -> Summary:
+        """Runs to the last step, or to the next one after `terminated` is set."""
+        train = self.config.train
+        step_function = jit_train_step(self.config, self._decoder, self._optimizer, self.mesh)
+        key = jax.random.fold_in(jax.random.key(train.seed), 1)  # 0 is the initialisation's
+        throughput = Throughput(self._decoder, self.mesh.size)
+        first = self.progress.step
+        with jax.set_mesh(self.mesh), self._progress_bar() as bar:
+            unread: Metrics | None = None
+            batches = iter(self._batches) if first < train.steps else ()
+            for step, batch in zip(range(first + 1, train.steps + 1), batches, strict=False):
+                self.state, metrics = step_function(self.state, place(batch, self.mesh), key)
+                # The numbers of a step are read when the next one is already on its way, so the device never waits.
+                if unread is not None:
+                    self._read(step - 1, unread, throughput, bar)
+                unread = metrics
+                self.progress = dataclasses.replace(self.progress, step=step, rows=self.progress.rows + train.rows)
+                stop = terminated.is_set() and step < train.steps
+                last = stop or step == train.steps
+                if last or self._is_due(step):
+                    self._read(step, unread, throughput, bar)
+                    unread = None
+                    with throughput.paused():
+                        self._pause(step, last=last, terminated=stop)
+                if last:
+                    break
+        return Summary(
+            step=self.progress.step,
+            terminated=self.progress.step < train.steps,
+            nonfinite=self.progress.nonfinite,
+            validation=self._validated[1],
+        )
+
+    def _progress_bar(self) -> tqdm:
+        steps, interval = self.config.train.steps, 0.5 if sys.stderr.isatty() else 30.0
+        return tqdm(
+            total=steps,
+            initial=self.progress.step,
+            desc=f"train {self.config.model.stage}",
+            unit="step",
+            mininterval=interval,
+            disable=jax.process_index() != 0,
+        )
+
+    def _is_due(self, step: int) -> bool:
+        train = self.config.train
+        intervals = [train.evaluate_every, train.checkpoint_every, train.sample_every if self.sampler else 0]
+        return any(interval and step % interval == 0 for interval in intervals)
+
+    def _read(self, step: int, metrics: Metrics, throughput: Throughput, bar: tqdm) -> None:
+        """Waits for a step, counts it, writes its line if one is due; WorkError at the end of patience."""
+        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        tokens = values["fill"] * self.config.train.rows * self.config.data.row_length
+        throughput.add(values.pop("frames"), tokens)
+        applied = values.pop("applied")
+        self._streak = 0 if applied else self._streak + 1
+        nonfinite = self.progress.nonfinite + (not applied)
+        self.progress = dataclasses.replace(self.progress, nonfinite=nonfinite)
+        bar.update()
+        if step % self.config.train.log_every == 0 or step == self.config.train.steps:
+            fill = values.pop("fill")
+            self._writer.scalars(step, {**values, **throughput.take(), "fill": fill, "nonfinite_steps": nonfinite})
+            bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+        if self._streak >= self.config.train.max_nonfinite:
+            raise WorkError(
+                f"the loss or gradient was not finite in {self._streak} steps in a row, up to step {step}; the last "
+                "good parameters are in the newest checkpoint. Lower optimizer.learning_rate or check the data"
+            )
+
+    def _pause(self, step: int, *, last: bool, terminated: bool) -> None:
+        """What is done between steps. SIGTERM leaves time for a checkpoint only."""
+        train = self.config.train
+        valid_loss = None
+        if not terminated and (last or (train.evaluate_every and step % train.evaluate_every == 0)):
+            self._validated = step, self._validate(self.state.best_params)
+            valid_loss = selection_loss(self._validated[1])
+            if self._validated[1]:
+                self._writer.scalars(step, self._validated[1])
+        if last or step % train.checkpoint_every == 0:
+            self._checkpoints.save(self.state, self.progress, valid_loss)
+        if self.sampler is not None and not terminated and (last or step % train.sample_every == 0):
+            for name, samples, sample_rate in self.sampler(step, self.state.best_params):
+                self._writer.audio(step, name, samples, sample_rate)
