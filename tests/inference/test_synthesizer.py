@@ -1,0 +1,109 @@
+"""Text to audio with random decoders and the shipped codec: shapes, seeds, and what bad input gets."""
+
+import jax
+import numpy as np
+import pytest
+
+from valle_jax.audio import read_audio, write_audio
+from valle_jax.codec import get_codec
+from valle_jax.config import ModelConfig
+from valle_jax.errors import UserError
+from valle_jax.inference.model_dir import ModelDir, save_model_dir
+from valle_jax.inference.synthesizer import Options, Request, Synthesizer
+from valle_jax.model import build
+from valle_jax.text.vocabulary import Vocabulary
+
+TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A model directory of random decoders."""
+    codec, vocabulary = get_codec("mel_rvq").info, Vocabulary.default()
+    parts = []
+    for stage in ("ar", "nar"):
+        config = ModelConfig(
+            stage, d_model=32, n_layers=1, n_heads=2, d_ff=64, dropout=0.0, n_symbols=vocabulary.size,
+            codebooks=codec.codebooks, codebook_size=codec.codebook_size,
+        )
+        parts += [config, jax.device_get(build(config).init(jax.random.key(0)))]
+    path = tmp_path_factory.mktemp("model")
+    save_model_dir(path, ModelDir(*parts, vocabulary, codec, max_tokens=600), "")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tts(model_dir):
+    """The synthesizer of that directory."""
+    return Synthesizer.load(model_dir)
+
+
+def test_audio_has_the_length_of_its_codes_and_the_seed_decides(tts):
+    first, again, other = (
+        tts.synthesize("three four", prompt=TONE, prompt_text="one two", seed=seed) for seed in (0, 0, 1)
+    )
+    assert first.codes.shape == (first.info["frames"], 8)
+    assert len(first.samples) == first.info["frames"] * 320
+    assert first.samples.dtype == np.float32
+    assert np.abs(first.samples).max() <= 1
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert first.codes.shape != other.codes.shape or (first.codes != other.codes).any()
+
+
+def test_a_batch_gives_what_single_calls_give_for_the_first_request(tts):
+    requests = [Request("three four", TONE, "one two"), Request("nine", TONE[:18000], "seven")]
+    batch = tts.synthesize_batch(requests, seed=3)
+    single = tts.synthesize("three four", prompt=TONE, prompt_text="one two", seed=3)
+    np.testing.assert_array_equal(batch[0].codes, single.codes)
+
+
+def test_durations_stay_within_the_limits_and_problems_are_named(tts):
+    options = Options(min_rate_ratio=0.9, max_rate_ratio=1.1)
+    audio = tts.synthesize("one two", prompt=TONE, prompt_text="one two", options=options)
+    assert 67 <= audio.info["frames"] <= 82  # 75 frames of prompt for the same words
+    assert (audio.info["problems"] == []) == audio.info["finished"]
+
+
+def test_best_of_takes_the_most_probable_finished_take(tts):
+    options = Options(best_of=4, max_rate_ratio=1.0)
+    request = Request("three", TONE, "one two")
+    jobs = tts.jobs([request], options)
+    best = tts.generate(jobs, seed=0, options=options)[0]
+    from valle_jax.inference.batching import generate
+
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), i))(np.arange(4))
+    takes = generate(jobs * 4, tts._ar, tts._nar, keys, options.sampling)
+    assert (best.finished, best.log_probability) == max((t.finished, t.log_probability) for t in takes)
+
+
+def test_files_are_read_at_any_rate(tts, tmp_path):
+    write_audio(tmp_path / "voice.wav", TONE[::2], 12000)
+    audio = tts.synthesize("three", prompt=tmp_path / "voice.wav", prompt_text="one")
+    audio.save(tmp_path / "out.flac")
+    assert len(read_audio(tmp_path / "out.flac", 24000)) == len(audio.samples)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompt_text", "text", "message"),
+    [
+        (TONE[:2400], "one", "two", "0.10 s"),
+        (np.zeros(24000, np.float32), "one", "two", "silent"),
+        (TONE, "one", "...", "no phonemes"),
+        (TONE, "", "two", "no phonemes"),
+        (np.tile(TONE, 9), "one", "two", "more than the 600 tokens"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(tts, prompt, prompt_text, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        tts.synthesize(text, prompt=prompt, prompt_text=prompt_text)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_prompts_and_foreign_codecs_are_refused(tts, model_dir, tmp_path):
+    (tmp_path / "noise.wav").write_bytes(b"not audio")
+    with pytest.raises(UserError, match=r"noise\.wav"):
+        tts.synthesize("two", prompt=tmp_path / "noise.wav", prompt_text="one")
+    with pytest.raises(UserError, match=r"missing\.wav"):
+        tts.synthesize("two", prompt=tmp_path / "missing.wav", prompt_text="one")
+    with pytest.raises(UserError, match="not a model directory"):
+        Synthesizer.load(tmp_path)
