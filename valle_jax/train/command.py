@@ -59,9 +59,17 @@ class Train:
         config = get_preset(self.preset, self.stage).override(settings)
 
         # Only now, so that mistakes in the arguments are answered at once.
+        from valle_jax.inference.previews import make_previews
         from valle_jax.parallel.mesh import parse_mesh
         from valle_jax.train.loop import train
 
         mesh = parse_mesh(self.mesh) if self.mesh else None
-        summary = train(config, datasets, self.workdir, mesh=mesh, init_from=self.init_from)
+        summary = train(
+            config,
+            datasets,
+            self.workdir,
+            mesh=mesh,
+            init_from=self.init_from,
+            make_sampler=make_previews(datasets[0][0]),
+        )
         print(f"{self.workdir}: {'stopped by SIGTERM at' if summary.terminated else 'trained to'} step {summary.step}")
