@@ -91,8 +91,9 @@ def prepare(options: Prepare, progress: bool = True) -> Summary:
     codec = get_codec(options.codec, options.codec_weights).info
     vocabulary = _chosen_vocabulary(options.vocabulary)
     layout = sources.detect_layout(options.source) if options.layout == "auto" else options.layout
+    listing = sources.list_recordings(options.source, layout)
     plan = make_plan(
-        sources.list_recordings(options.source, layout),
+        tqdm.tqdm(listing, "list", unit=" recordings", leave=False, disable=not progress),
         _deciding(options, layout, codec, vocabulary),
         shard_utterances=options.shard_utterances,
         valid_utterances=options.valid_utterances,
