@@ -36,7 +36,7 @@ class RowWriter:
 
     def __init__(self, dataset: Dataset, config: Config):
         self._is_ar = config.model.stage == "ar"
-        self._codebooks = dataset.info.codec.codebooks
+        self.codebooks = dataset.info.codec.codebooks
         self._end_of_speech = dataset.info.codec.codebook_size
         self._bos = [dataset.info.codec.codebook_size + 1] * config.model.prepend_bos
         self._separator = separator(dataset.info.vocabulary)

@@ -1,8 +1,8 @@
 """The packing plan of an epoch: which utterances stand in which row.
 
 A plan is a pure function of the index and of `Packing`. Blocks of contiguous records are permuted, records are shuffled
-inside their block, and same-speaker records of a block may be joined to one training example. Examples are packed window
-by window, the longest first, each into the fullest open row that has room; where none has, a row is opened, and of more
+inside their block, and same-speaker records of a block may be joined to one training example. Examples are packed in
+windows, the longest first, each into the fullest open row that has room; where none has, a row is opened, and of more
 than so many open ones the fullest is closed. The rows are shuffled last.
 """
 
