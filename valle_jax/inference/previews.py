@@ -67,7 +67,9 @@ def make_previews(dataset_path: str | os.PathLike[str]) -> Callable[[Config, Dat
             return [codes[:length, None] for codes, length in zip(out.codes, out.length, strict=True)]
 
         def sample(step: int, params: Params) -> list[Preview]:
-            previews = []
+            previews: list[Preview] = []
+            if not utterances:
+                return previews
             for utterance, job, codes in zip(utterances, jobs, continuations(params), strict=True):
                 whole = np.concatenate([job.prompt_codes[:, : codes.shape[1]], codes])
                 samples = codec.decode(whole[None])[0]
