@@ -186,7 +186,7 @@ def validation_batches(
 ) -> list[Batch]:
     """The host-local batches of a split, the same whatever the run's seed; none where the split is empty.
 
-    A global batch has `train.rows / train.accumulate` rows, as many as training has in memory at a time; the last one is
+    A global batch has `train.rows / train.accumulate` rows, as many as training has in memory at a time, the last one
     filled up with padding. The NAR gets each row once per stage, so that its losses per stage are of the same speech.
 
     Args:
