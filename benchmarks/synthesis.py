@@ -3,8 +3,8 @@
     python benchmarks/synthesis.py                      # 4 s from a 3 s prompt, `small`, batch 1
     python benchmarks/synthesis.py --batch-sizes 1 8 --preset tiny
 
-Decoders are random and forced to draw exactly the asked length, which costs what trained ones cost. The limit: a real-time
-factor of 0.20 (AR + NAR) on two CPU cores in float32, `small`; PyTorch eager with a cache needs 0.45.
+Decoders are random and forced to draw exactly the asked length, which costs what trained ones cost. The limit: a
+real-time factor of 0.20 (AR + NAR) on two CPU cores in float32, `small`; PyTorch eager with a cache needs 0.45.
 """
 
 from __future__ import annotations
@@ -61,36 +61,41 @@ class Synthesis:
         ar, nar = decoders
         frames = round(self.seconds * codec.info.frames_per_second)
         for batch_size in self.batch_sizes:
-            jobs = [self._job(i, frames, codec) for i in range(batch_size)]
-            keys = jax.random.split(jax.random.key(0), batch_size)
-            sampling = Sampling(temperature=0.8, top_p=0.95)
-            limits = np.full(batch_size, frames, np.int32)
-            first = [np.zeros(frames, np.int32)] * batch_size
-            codes = np.zeros((1, frames, codec.info.codebooks), np.int32)
-            decode = {
-                "ar": lambda b=ar_batch(jobs, ar[0]), k=keys, n=limits: generate_ar(
-                    *ar, b, k, n, n, sampling=sampling, max_frames=frames
-                ),
-                "nar": lambda b=nar_batch(jobs, first): generate_nar(*nar, b),
-                "ar_and_nar": lambda j=jobs, k=keys: generate(j, ar, nar, k, sampling),
-                "codec": lambda c=codes: codec.decode(c),
-            }
-            seconds = {name: self._time(function) for name, function in decode.items()}
-            audio = self.seconds * batch_size
-            print(
-                json.dumps(
-                    {
-                        "preset": self.preset,
-                        "batch_size": batch_size,
-                        "real_time_factor": round(seconds["ar_and_nar"] / audio, 4),
-                        "ar": round(seconds["ar"] / audio, 4),
-                        "nar": round(seconds["nar"] / audio, 4),
-                        "codec_decode": round(seconds["codec"] / self.seconds, 4),
-                        "ar_tokens_per_second": round(frames * batch_size / seconds["ar"], 1),
-                        "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
-                    }
-                )
+            self._measure(batch_size, frames, codec, ar, nar)
+
+    def _measure(self, batch_size: int, frames: int, codec, ar, nar) -> None:
+        """Prints the figures of one batch size."""
+        jobs = [self._job(i, frames, codec) for i in range(batch_size)]
+        keys = jax.random.split(jax.random.key(0), batch_size)
+        sampling = Sampling(temperature=0.8, top_p=0.95)
+        limits = np.full(batch_size, frames, np.int32)
+        batches = {
+            "ar": ar_batch(jobs, ar[0]),
+            "nar": nar_batch(jobs, [np.zeros(frames, np.int32)] * batch_size),
+            "codec": np.zeros((1, frames, codec.info.codebooks), np.int32),
+        }
+        parts = {
+            "ar_and_nar": lambda: generate(jobs, ar, nar, keys, sampling),
+            "ar": lambda: generate_ar(*ar, batches["ar"], keys, limits, limits, sampling=sampling, max_frames=frames),
+            "nar": lambda: generate_nar(*nar, batches["nar"]),
+            "codec": lambda: codec.decode(batches["codec"]),
+        }
+        seconds = {name: self._time(function) for name, function in parts.items()}
+        audio = self.seconds * batch_size
+        print(
+            json.dumps(
+                {
+                    "preset": self.preset,
+                    "batch_size": batch_size,
+                    "real_time_factor": round(seconds["ar_and_nar"] / audio, 4),
+                    "ar": round(seconds["ar"] / audio, 4),
+                    "nar": round(seconds["nar"] / audio, 4),
+                    "codec_decode": round(seconds["codec"] / self.seconds, 4),
+                    "ar_tokens_per_second": round(frames * batch_size / seconds["ar"], 1),
+                    "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
+                }
             )
+        )
 
     def _job(self, seed: int, frames: int, codec) -> Job:
         rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def main() -> None:
                 words = [DIGITS[digit] for digit in random.integers(0, 10, 7)]
                 cases.append((variant, pitch, words))
                 audio.append(espeak.say(" ".join(words), f"en-us+{variant}", pitch=pitch, rate=RATE))
-    accuracy = collections.defaultdict(dict)
+    accuracy: dict[str, dict[int, float]] = collections.defaultdict(dict)
     for (variant, pitch, words), heard in zip(
         cases, transcribe_many(audio, espeak.sample_rate, os.cpu_count() or 1), strict=True
     ):

@@ -6,8 +6,8 @@ import pathlib
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax  # noqa: E402  (the flags above must be set before the first import)
-import pytest  # noqa: E402
+import jax  # after the flags, which are read once
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

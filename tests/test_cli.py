@@ -36,7 +36,19 @@ def test_wrong_arguments_exit_with_2(capsys):
     assert "unknown verb" in capsys.readouterr().err
     assert _exit_code(["synthesize", "--nonsense"]) == 2
     capsys.readouterr()
-    arguments = ["synthesize", "--model", "nowhere", "--text", "a", "--prompt", "b", "--prompt-text", "c", "--out", "d.wav"]
+    arguments = [
+        "synthesize",
+        "--model",
+        "nowhere",
+        "--text",
+        "a",
+        "--prompt",
+        "b",
+        "--prompt-text",
+        "c",
+        "--out",
+        "d.wav",
+    ]
     assert _exit_code(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -45,6 +57,9 @@ def test_wrong_arguments_exit_with_2(capsys):
 
 def test_help_does_not_load_the_heavy_packages():
     """`valle --help` answers at once, and no verb's help needs torch or tensorflow."""
-    code = "import sys; from valle_jax.cli import main; main(['--help']); print(sorted({'jax', 'torch', 'tensorflow'} & set(sys.modules)))"
+    code = (
+        "import sys; from valle_jax.cli import main; main(['--help']); "
+        "print(sorted({'jax', 'torch', 'tensorflow'} & set(sys.modules)))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")

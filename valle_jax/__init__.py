@@ -1,8 +1,8 @@
 """VALL-E and VALL-E 2 in JAX/Flax.
 
-    import valle_jax
-    tts = valle_jax.load("model")
-    tts.synthesize("seven two one", prompt="voice.wav", prompt_text="three five").save("speech.wav")
+import valle_jax
+tts = valle_jax.load("model")
+tts.synthesize("seven two one", prompt="voice.wav", prompt_text="three five").save("speech.wav")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: `valle VERB [options]`. Each verb is a dataclass with a `run` method, imported when it is asked for."""
+"""The command line: `valle VERB [options]`. Each verb is a dataclass with a `run` method, imported when used."""
 
 from __future__ import annotations
 

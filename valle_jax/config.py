@@ -83,7 +83,9 @@ class DataConfig:
         _check_choices(self)
         for name in ("row_length", "join_utterances", "block_size"):
             _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
-        _require(self.nar_prompt_seconds >= 0, f"data.nar_prompt_seconds={self.nar_prompt_seconds} must not be negative")
+        _require(
+            self.nar_prompt_seconds >= 0, f"data.nar_prompt_seconds={self.nar_prompt_seconds} must not be negative"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +176,9 @@ class Config:
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, Any]]) -> Config:
         """The inverse of `to_json`; unknown keys are errors, missing ones get their defaults."""
-        return cls().override({f"{section}.{name}": v for section, fields in value.items() for name, v in fields.items()})
+        return cls().override(
+            {f"{section}.{name}": v for section, fields in value.items() for name, v in fields.items()}
+        )
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-
 from packed import pack, tiny_config
+
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_batch
 from valle_jax.inference.generate import generate_ar, generate_nar
@@ -28,7 +28,9 @@ def decoders():
 
 def _job(seed: int, *, phonemes: int = 9, prompt: int = 11, least: int = 0, most: int = 12) -> Job:
     rng = np.random.default_rng(seed)
-    return Job(rng.integers(3, 40, phonemes).astype(np.int32), rng.integers(0, 60, (prompt, 4)).astype(np.int32), least, most)
+    return Job(
+        rng.integers(3, 40, phonemes).astype(np.int32), rng.integers(0, 60, (prompt, 4)).astype(np.int32), least, most
+    )
 
 
 def _run_ar(ar, jobs, sampling=GREEDY, seed=0, most=16):
@@ -69,7 +71,10 @@ def test_end_of_speech_is_not_drawn_before_the_minimum(decoders):
     decoder, params = decoders[0]
     # An end of speech that is always the most probable: its embedding points along every hidden state's mean.
     loud = {**params, "transformer": {**params["transformer"]}}
-    loud["transformer"]["final_norm"] = {"scale": params["transformer"]["final_norm"]["scale"], "bias": np.ones(32, np.float32)}
+    loud["transformer"]["final_norm"] = {
+        "scale": params["transformer"]["final_norm"]["scale"],
+        "bias": np.ones(32, np.float32),
+    }
     loud["embed"] = {**params["embed"], "acoustic": params["embed"]["acoustic"].at[60].set(5.0)}
     out = _run_ar((decoder, loud), [_job(0, least=0), _job(1, least=5)])
     assert list(out.length) == [0, 5]

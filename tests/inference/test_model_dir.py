@@ -7,8 +7,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-
 from packed import tiny_config
+
 from valle_jax.codec.base import CodecInfo
 from valle_jax.errors import UserError
 from valle_jax.inference.model_dir import ModelDir, flatten, load_model_dir, save_model_dir, unflatten

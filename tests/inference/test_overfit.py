@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-
 from packed import pack, tiny_config, utterance
+
 from valle_jax.config import Config, OptimizerConfig, TrainConfig
 from valle_jax.inference.batching import Job, generate
 from valle_jax.inference.sampling import Sampling

@@ -71,7 +71,9 @@ def test_a_row_does_not_depend_on_its_neighbours():
     assert int(together[3]) == int(alone[0])
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"repetition_window": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"repetition_window": -1}]
+)
 def test_wrong_rules_are_refused(wrong):
     with pytest.raises(UserError):
         Sampling(**wrong)

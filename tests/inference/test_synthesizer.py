@@ -23,8 +23,15 @@ def model_dir(tmp_path_factory):
     parts = []
     for stage in ("ar", "nar"):
         config = ModelConfig(
-            stage, d_model=32, n_layers=1, n_heads=2, d_ff=64, dropout=0.0, n_symbols=vocabulary.size,
-            codebooks=codec.codebooks, codebook_size=codec.codebook_size,
+            stage,
+            d_model=32,
+            n_layers=1,
+            n_heads=2,
+            d_ff=64,
+            dropout=0.0,
+            n_symbols=vocabulary.size,
+            codebooks=codec.codebooks,
+            codebook_size=codec.codebook_size,
         )
         parts += [config, jax.device_get(build(config).init(jax.random.key(0)))]
     path = tmp_path_factory.mktemp("model")

@@ -1,5 +1,7 @@
 """Back ends against each other and against a softmax written out in numpy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def _case(length: int, seed: int = 0):
     segment = np.zeros((2, length), np.int32)
     kind = np.zeros((2, length), np.int32)
     for row, edges in enumerate(([0, 37, 300, length - 50], [0, length // 2, length])):
-        for number, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True), start=1):
+        for number, (begin, end) in enumerate(itertools.pairwise(edges), start=1):
             segment[row, begin:end] = number
             kind[row, begin:end] = 2
             kind[row, begin : begin + (end - begin) // 3] = 1

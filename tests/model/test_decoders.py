@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from packed import mean_loss, pack, tiny_config, utterance
+
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
 from valle_jax.errors import UserError
@@ -31,8 +31,14 @@ def _utterances(seed=0):
 @pytest.mark.parametrize("size", [{"d_model": 192, "n_layers": 4}, {"d_model": 1024, "n_layers": 3, "n_heads": 16}])
 def test_initial_loss_is_that_of_a_uniform_guess(stage, size):
     """Within ln V + 0.3 for the AR and for every NAR stage (a tied N(0, 1) embedding would start at 76 nats)."""
-    config = ModelConfig(**{"d_ff": 512, "n_heads": 4, "dropout": 0.0, **size}, stage=stage, n_symbols=100, codebooks=8, codebook_size=1024)
-    decoder, params, logits = _make(config)
+    config = ModelConfig(
+        **{"d_ff": 512, "n_heads": 4, "dropout": 0.0, **size},
+        stage=stage,
+        n_symbols=100,
+        codebooks=8,
+        codebook_size=1024,
+    )
+    _decoder, params, logits = _make(config)
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1024, (150, 8))
     for nar_stage in range(1, 8) if stage == "nar" else [1]:
@@ -79,7 +85,7 @@ def test_bidirectional_text_sees_all_phonemes_and_no_code():
 
 def test_nar_sees_the_levels_below_its_stage_and_all_of_the_prompt():
     config = tiny_config("nar")
-    decoder, params, logits = _make(config)
+    _decoder, params, logits = _make(config)
     (phonemes, codes), _ = _utterances()
     for stage in (1, 2, 3):
         batch = pack([(phonemes, codes)], 32, config, stage=stage, prompt_frames=5)
@@ -106,7 +112,9 @@ def test_packed_equals_alone(stage):
         at += length
 
 
-@pytest.mark.parametrize("changes", [{}, {"prepend_bos": True}, {"text_attention": "bidirectional"}, {"norm_position": "post"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"prepend_bos": True}, {"text_attention": "bidirectional"}, {"norm_position": "post"}]
+)
 def test_cached_decoding_equals_the_full_forward_pass(changes):
     """Teacher-forced through prefill and cache, two rows of different lengths in one batch."""
     config = tiny_config("ar", position_scale="learned", **changes)
@@ -141,7 +149,7 @@ def test_cached_decoding_equals_the_full_forward_pass(changes):
 def test_bfloat16_is_close_to_float32(stage):
     """bfloat16 has 8 bits of mantissa: 2^-8 relative per rounding, a few roundings per layer, logits of about 1."""
     config = tiny_config(stage)
-    decoder, params, logits = _make(config)
+    _decoder, params, logits = _make(config)
     low = build(tiny_config(stage, dtype="bfloat16"))
     batch = pack(_utterances(), 96, config, stage=2)
     exact, rounded = np.asarray(logits(params, batch)), np.asarray(jax.jit(low.logits)(params, batch))
@@ -182,7 +190,7 @@ def test_remat_changes_no_gradient(remat):
 def test_switches_change_the_model_and_train(stage, changes, shapes):
     """Every switch has the parameters it should, another function than the default, and gradients everywhere."""
     config = tiny_config(stage, **changes)
-    decoder, params, logits = _make(config)
+    decoder, params, _logits = _make(config)
     for path, shape in shapes.items():
         leaf = params
         for name in path.split("."):

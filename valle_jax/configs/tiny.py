@@ -12,5 +12,7 @@ def get_config() -> Config:
         model=ModelConfig(d_model=192, n_layers=4, n_heads=4, d_ff=768, dropout=0.0, activation="relu"),
         data=DataConfig(row_length=1024, block_size=32),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        train=TrainConfig(steps=2_000, rows=2, log_every=20, evaluate_every=200, checkpoint_every=200, evaluate_rows=16),
+        train=TrainConfig(
+            steps=2_000, rows=2, log_every=20, evaluate_every=200, checkpoint_every=200, evaluate_rows=16
+        ),
     )

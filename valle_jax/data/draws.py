@@ -14,7 +14,7 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
-def bits(key: int, counters: np.ndarray) -> np.ndarray:
+def bits(key: int, counters: np.ndarray | int) -> np.ndarray:
     """64 random bits, uint64, of each counter (the finalizer of SplitMix64 over key + counter, twice)."""
     x = np.asarray(counters).astype(np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
@@ -26,7 +26,7 @@ def bits(key: int, counters: np.ndarray) -> np.ndarray:
     return x
 
 
-def below(key: int, counters: np.ndarray, bounds: np.ndarray | int) -> np.ndarray:
+def below(key: int, counters: np.ndarray | int, bounds: np.ndarray | int) -> np.ndarray:
     """For each counter an int64 drawn uniformly from [0, bound); bounds are at least 1 and below 2^32."""
     return (((bits(key, counters) >> np.uint64(32)) * np.asarray(bounds, np.uint64)) >> np.uint64(32)).astype(np.int64)
 

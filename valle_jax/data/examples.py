@@ -103,7 +103,7 @@ class RowWriter:
 def empty_batch(rows: int, config: Config, codebooks: int) -> Batch:
     """A batch that is all padding; a NAR batch is of stage 1."""
     shape = (rows, config.data.row_length)
-    batch = {name: np.zeros(shape, np.int32) for name in ("token", "kind", "segment", "position")}
+    batch: Batch = {name: np.zeros(shape, np.int32) for name in ("token", "kind", "segment", "position")}
     batch["target"] = np.full(shape, NO_TARGET, np.int32)
     if config.model.stage == "nar":
         batch["codes"] = np.zeros((*shape, codebooks), np.int32)

@@ -6,13 +6,14 @@ import hashlib
 import io
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from valle_jax.data import tfrecord
 from valle_jax.data.schema import SPLITS, Utterance
 
-COLUMNS = {
+COLUMNS: dict[str, type[np.integer]] = {
     "offset": np.int64,
     "size": np.int64,
     "n_phonemes": np.uint16,
@@ -76,7 +77,8 @@ class ShardWriter:
     def __exit__(self, kind, value, traceback) -> None:
         files = [self._index, self._records]
         if kind is None:
-            np.savez(self._index, **{name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()})
+            arrays: dict[str, Any] = {name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()}
+            np.savez(self._index, **arrays)
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())

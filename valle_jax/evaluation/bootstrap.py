@@ -65,9 +65,9 @@ def bootstrap_median(
     values: Sequence[float], *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
 ) -> Estimate:
     """The median [n] of the values, with its interval as in `bootstrap_ratio`."""
-    values = np.asarray(values, float)
-    if values.size == 0:
+    sample = np.asarray(values, float)
+    if sample.size == 0:
         raise ValueError("no utterances to estimate from")
-    drawn = np.random.default_rng(seed).integers(0, values.size, (resamples, values.size))
-    low, high = np.quantile(np.median(values[drawn], axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(np.median(values)), float(low), float(high), int(values.size))
+    drawn = np.random.default_rng(seed).integers(0, sample.size, (resamples, sample.size))
+    low, high = np.quantile(np.median(sample[drawn], axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(np.median(sample)), float(low), float(high), int(sample.size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Literal
 
 from valle_jax.codec.base import CodecInfo
 from valle_jax.errors import UserError
@@ -29,7 +30,11 @@ result is synthetic.
 
 
 def export_model(
-    ar: str | pathlib.Path, nar: str | pathlib.Path, out: str | pathlib.Path, *, which: str = "best"
+    ar: str | pathlib.Path,
+    nar: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    which: Literal["best", "latest"] = "best",
 ) -> ModelDir:
     """Writes the model directory of two work directories of `valle train`.
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
+from valle_jax.model.ar import ARDecoder
 from valle_jax.model.cache import Cache
 
 
@@ -77,6 +78,7 @@ def generate_ar(
       max_frames: size M of the buffers, at least the largest of max_frames_B.
     """
     model = decoder.bind(params)
+    assert isinstance(model, ARDecoder)
     B, T = batch["token"].shape
     end_of_speech = decoder.config.codebook_size
     logits, cache = model.prefill(batch, T + max_frames)
@@ -109,7 +111,9 @@ def generate_ar(
             done=~alive | (length >= max_frames_B),
             finished=state.finished | ended,
             log_probability=state.log_probability + jnp.where(state.done, 0.0, log_probability),
-            recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1) if sampling.repetition_window else state.recent,
+            recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1)
+            if sampling.repetition_window
+            else state.recent,
         )
 
     state = jax.lax.while_loop(

@@ -1,11 +1,11 @@
 """The model directory: what `valle export` writes and everything that synthesises reads.
 
-    config.json        {"version": 1, "max_tokens": …, "ar": {…}, "nar": {…}}: the configurations of the two decoders
-    vocabulary.json    the symbol table
-    codec.json         the codec's facts
-    ar.safetensors     float32 parameters, named by their path, such as `transformer.blocks.w_qkv`
-    nar.safetensors
-    model_card.md
+config.json        {"version": 1, "max_tokens": …, "ar": {…}, "nar": {…}}: the configurations of the two decoders
+vocabulary.json    the symbol table
+codec.json         the codec's facts
+ar.safetensors     float32 parameters, named by their path, such as `transformer.blocks.w_qkv`
+nar.safetensors
+model_card.md
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def flatten(params: Params, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unflatten(flat: dict[str, np.ndarray]) -> Params:
+def unflatten(flat: Mapping[str, Any]) -> Params:
     """The inverse of `flatten`."""
     params: Params = {}
     for name, value in flat.items():
@@ -70,7 +71,8 @@ def _check_params(config: ModelConfig, params: Params, source: str) -> None:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UserError(
-                f"{source}: parameter {name} has shape {found.get(name)}, its configuration asks for {expected.get(name)}"
+                f"{source}: parameter {name} has shape {found.get(name)}, its configuration asks for "
+                f"{expected.get(name)}"
             )
 
 
@@ -78,17 +80,20 @@ def save_model_dir(path: str | pathlib.Path, model: ModelDir, card: str) -> None
     """Writes a model directory; `card` is the Markdown of model_card.md."""
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    for stage, config, params in (("ar", model.config_ar, model.params_ar), ("nar", model.config_nar, model.params_nar)):
+    for stage, config, params in (
+        ("ar", model.config_ar, model.params_ar),
+        ("nar", model.config_nar, model.params_nar),
+    ):
         _check_params(config, params, f"the {stage} decoder to export")
         save_file({k: np.ascontiguousarray(v) for k, v in flatten(params).items()}, path / f"{stage}.safetensors")
-    config = {
+    description = {
         "version": VERSION,
         "max_tokens": model.max_tokens,
         "ar": dataclasses.asdict(model.config_ar),
         "nar": dataclasses.asdict(model.config_nar),
     }
     for name, value in (
-        ("config.json", config),
+        ("config.json", description),
         ("vocabulary.json", model.vocabulary.to_json()),
         ("codec.json", model.codec.to_json()),
     ):

@@ -1,4 +1,4 @@
-"""Decoding rules: how the next code is drawn from the logits. Each is a small frozen dataclass; they compose in order."""
+"""Decoding rules: how the next code is drawn from the logits. Each is a frozen dataclass; they compose in order."""
 
 from __future__ import annotations
 

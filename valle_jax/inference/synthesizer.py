@@ -105,7 +105,7 @@ class Synthesizer:
         prompt: str | os.PathLike[str] | np.ndarray,
         prompt_text: str,
         seed: int = 0,
-        options: Options = Options(),  # noqa: B008  (frozen: sharing one default is safe)
+        options: Options = Options(),
     ) -> Audio:
         """Says `text` in the voice of `prompt`.
 
@@ -120,7 +120,7 @@ class Synthesizer:
         requests: Sequence[Request],
         *,
         seed: int = 0,
-        options: Options = Options(),  # noqa: B008  (frozen: sharing one default is safe)
+        options: Options = Options(),
     ) -> list[Audio]:
         """Says many texts; utterance i draws from the key (seed, i, take), whatever its neighbours."""
         jobs = self.jobs(requests, options)
@@ -170,7 +170,9 @@ class Synthesizer:
             samples, name = read_audio(prompt, self.codec.info.sample_rate), str(prompt)
         seconds = len(samples) / self.codec.info.sample_rate
         if seconds < MIN_PROMPT_SECONDS:
-            raise UserError(f"{name} has {seconds:.2f} s; a voice prompt needs at least {MIN_PROMPT_SECONDS} s, best 3 s")
+            raise UserError(
+                f"{name} has {seconds:.2f} s; a voice prompt needs at least {MIN_PROMPT_SECONDS} s, best 3 s"
+            )
         if np.abs(samples).max() < SILENCE:
             raise UserError(f"{name} is silent; record a voice prompt of about 3 s")
         return samples

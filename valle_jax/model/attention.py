@@ -1,8 +1,8 @@
 """Attention over per-query key intervals, by the first back end that supports the case.
 
-A back end computes softmax(q kᵀ / sqrt(H)) v where query t sees the keys [start_t, end_t); a query that sees nothing gets
-zeros. Under a mesh the chosen back end runs inside `shard_map` over rows and heads, so none of them needs to know how
-to be partitioned.
+A back end computes softmax(q kᵀ / sqrt(H)) v where query t sees the keys [start_t, end_t); a query that sees nothing
+gets zeros. Under a mesh the chosen back end runs inside `shard_map` over rows and heads, so none of them needs to know
+how to be partitioned.
 """
 
 from __future__ import annotations

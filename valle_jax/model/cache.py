@@ -42,7 +42,5 @@ class Cache:
 
         Whatever a row holds behind `length_B` is padding: it is masked, and overwritten as the row grows.
         """
-        k, v = (
-            jnp.pad(x.swapaxes(2, 3), [(0, 0)] * 3 + [(0, capacity - x.shape[2]), (0, 0)]) for x in kv
-        )
+        k, v = (jnp.pad(x.swapaxes(2, 3), [(0, 0)] * 3 + [(0, capacity - x.shape[2]), (0, 0)]) for x in kv)
         return cls(tuple(LayerCache(k[i], v[i]) for i in range(k.shape[0])), length_B)

@@ -1,4 +1,4 @@
-"""Parameters, norms and embeddings. Shapes: B rows, T tokens, D width, N heads, H head width, F inner width, L layers."""
+"""Parameters, norms, embeddings. Shapes: B rows, T tokens, D width, N heads, H head width, F inner width, L layers."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ class FeedForward(nnx.Module):
     def __init__(self, d_model: int, d_ff: int, activation: str, *, n_layers: int, rngs: nnx.Rngs):
         self.activation = activation
         gates = 2 if activation == "swiglu" else 1
-        self.w_in = param(
-            rngs, (n_layers, d_model, gates, d_ff), ("layers", "embed", None, "mlp"), std=d_model**-0.5
-        )
+        self.w_in = param(rngs, (n_layers, d_model, gates, d_ff), ("layers", "embed", None, "mlp"), std=d_model**-0.5)
         self.b_in = constant(0.0, (n_layers, gates, d_ff), ("layers", None, "mlp"))
         self.w_out = param(
             rngs, (n_layers, d_ff, d_model), ("layers", "mlp", "embed"), std=(2 * n_layers * d_ff) ** -0.5

@@ -35,13 +35,16 @@ class NARDecoder(nnx.Module):
         """Output projections of the stages, [Q - 1, V, D]."""
         if self.config.nar_tying == "same":
             return self.embed.acoustic[1:]
+        assert self.head is not None
         if self.config.nar_tying == "next":
             return jnp.concatenate([self.embed.acoustic[2:], self.head[...]])
         return self.head[...]
 
     def _embed_codes(self, codes_BTQ, kind_BT, stage_B) -> jax.Array:
         """The sum over the codebooks that a frame shows: all of a prompt frame, those below the stage of a target."""
-        shown = jnp.where(kind_BT == KIND_ACOUSTIC, stage_B[:, None], jnp.where(kind_BT == KIND_PROMPT, self.config.codebooks, 0))
+        shown = jnp.where(
+            kind_BT == KIND_ACOUSTIC, stage_B[:, None], jnp.where(kind_BT == KIND_PROMPT, self.config.codebooks, 0)
+        )
         total = jnp.zeros((*kind_BT.shape, self.config.d_model))
         for q in range(self.config.codebooks):
             embedding = jnp.take(self.embed.acoustic[q], codes_BTQ[..., q], axis=0, mode="clip")

@@ -1,4 +1,4 @@
-"""The stack of blocks that both decoders share: scanned over stacked layers to train, unrolled over a cache to decode."""
+"""The stack of blocks both decoders share: scanned over stacked layers to train, unrolled over a cache to decode."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class Transformer(nnx.Module):
         self.config = config
         self.blocks = Block(config, adaptive=adaptive, rngs=rngs)
         pre = config.norm_position == "pre"
-        final_norm = LayerNorm(config.d_model, adaptive=adaptive, scale=final_norm_scale(config.d_model)) if pre else None
+        final_norm = (
+            LayerNorm(config.d_model, adaptive=adaptive, scale=final_norm_scale(config.d_model)) if pre else None
+        )
         self.final_norm = final_norm
 
     def __call__(

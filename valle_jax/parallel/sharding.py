@@ -40,7 +40,7 @@ def spec(axes: Axes) -> PartitionSpec:
     Raises:
       ValueError: an axis is not in the table, or two axes would lie on the same mesh axis.
     """
-    used: dict[str, str] = {}
+    used: dict[str, str | None] = {}
     parts: list[str | tuple[str, ...] | None] = []
     for axis in axes:
         if axis is not None and axis not in MESH_AXES:

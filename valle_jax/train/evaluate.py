@@ -33,7 +33,7 @@ class Validation:
 
         k counts from 1 as in the papers: 2..Q. A stage that no batch drew is left out.
         """
-        values = {}
+        values: dict[str, float] = {}
         with jax.set_mesh(self._mesh):
             for split, batches in self.splits.items():
                 values |= _means(split, [jax.device_get(self._step(params, place(b, self._mesh))) for b in batches])

@@ -8,7 +8,7 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from valle_jax.config import Config
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.info import DatasetInfo
-from valle_jax.data.pipeline import TrainBatches, data_identity, rows_per_batch, validation_batches
+from valle_jax.data.pipeline import TrainBatches, check_compatible, data_identity, rows_per_batch, validation_batches
 from valle_jax.errors import UserError, WorkError
 from valle_jax.model import Decoder, Params, build
 from valle_jax.parallel.mesh import make_mesh
@@ -55,7 +55,12 @@ class Summary:
     validation: dict[str, float]
 
 
-def resolve(config: Config, datasets: Sequence[tuple[Dataset, float]], mesh: jax.sharding.Mesh) -> Config:
+def resolve(
+    config: Config,
+    datasets: Sequence[tuple[Dataset, float]],
+    mesh: jax.sharding.Mesh,
+    plan_dir: pathlib.Path | None = None,
+) -> Config:
     """Fills in what the datasets decide (model.n_symbols, codebooks, codebook_size, train.rows) and checks the mesh.
 
     Raises:
@@ -63,10 +68,8 @@ def resolve(config: Config, datasets: Sequence[tuple[Dataset, float]], mesh: jax
         divide the model or the rows.
     """
     first, info = datasets[0][0], datasets[0][0].info
-    for other, _ in datasets[1:]:
-        info.codec.check_same(other.info.codec, str(first.path), str(other.path))
-        info.vocabulary.check_same(other.info.vocabulary, str(first.path), str(other.path))
-    sizes = {
+    check_compatible(datasets, config)
+    sizes: dict[str, Any] = {
         "n_symbols": info.vocabulary.size,
         "codebooks": info.codec.codebooks,
         "codebook_size": info.codec.codebook_size,
@@ -77,7 +80,7 @@ def resolve(config: Config, datasets: Sequence[tuple[Dataset, float]], mesh: jax
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     if not config.train.rows:
         multiple = config.train.accumulate * mesh.shape["data"] * mesh.shape["fsdp"]
-        rows = rows_per_batch(datasets, config, multiple_of=multiple)
+        rows = rows_per_batch(datasets, config, plan_dir, multiple_of=multiple)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, rows=rows))
     decoder = build(config.model)
     check_divides(mesh, decoder.axes, decoder.abstract_params, config.train.rows // config.train.accumulate)
@@ -110,7 +113,7 @@ def train(
     workdir = pathlib.Path(workdir)
     device_mesh = make_mesh(mesh)
     opened = [(Dataset.open(path), weight) for path, weight in datasets]
-    config = resolve(config, opened, device_mesh)
+    config = resolve(config, opened, device_mesh, workdir / "plans")
     info = opened[0][0].info
     run = _Run(config, opened, workdir, device_mesh, init_from)
     if make_sampler is not None and config.train.sample_every:
@@ -144,7 +147,8 @@ class _Run:
         mesh: jax.sharding.Mesh,
         init_from: str | pathlib.Path | None,
     ):
-        self.config, self.mesh, self.sampler = config, mesh, None
+        self.config, self.mesh = config, mesh
+        self.sampler: Sampler | None = None
         self._decoder: Decoder = build(config.model)
         self._optimizer = make_optimizer(config.optimizer, self._decoder.axes)
         self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
@@ -156,19 +160,18 @@ class _Run:
         self.state = self._first_state(saved, init_from, datasets[0][0].info)
         if jax.process_index() == 0:
             write_description(workdir, config, datasets, mesh, self.progress.step)
-        self._batches: Iterable[Mapping[str, np.ndarray]] = TrainBatches(
-            datasets,
-            config,
-            start_row=self.progress.rows,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            plan_dir=workdir / "plans",
-        )
+        plans = workdir / "plans"
+        hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        self._batches = TrainBatches(datasets, config, start_row=self.progress.rows, plan_dir=plans, **hosts)
+        if jax.process_index() == 0:
+            print(self._batches.describe(), file=sys.stderr)
         splits = {
             split: [
                 batch
                 for dataset, _ in datasets
-                for batch in validation_batches(dataset, config, split, config.train.evaluate_rows)
+                for batch in validation_batches(
+                    dataset, config, split, config.train.evaluate_rows, plan_dir=plans, **hosts
+                )
             ]
             for split in VALIDATION_SPLITS
         }
@@ -249,15 +252,16 @@ class _Run:
         """Waits for a step, counts it, writes its line if one is due; WorkError at the end of patience."""
         values = {name: value.item() for name, value in jax.device_get(metrics).items()}
         tokens = values["fill"] * self.config.train.rows * self.config.data.row_length
-        throughput.add(values.pop("frames"), tokens)
-        applied = values.pop("applied")
+        throughput.add(values["frames"], tokens)
+        applied = values["applied"]
         self._streak = 0 if applied else self._streak + 1
         nonfinite = self.progress.nonfinite + (not applied)
         self.progress = dataclasses.replace(self.progress, nonfinite=nonfinite)
         bar.update()
         if step % self.config.train.log_every == 0 or step == self.config.train.steps:
-            fill = values.pop("fill")
-            self._writer.scalars(step, {**values, **throughput.take(), "fill": fill, "nonfinite_steps": nonfinite})
+            line = {name: values[name] for name in ("loss", "accuracy_top10", "grad_norm", "learning_rate")}
+            line |= throughput.take() | {"fill": values["fill"], "nonfinite_steps": nonfinite}
+            self._writer.scalars(step, line)
             bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         if self._streak >= self.config.train.max_nonfinite:
             raise WorkError(

@@ -34,8 +34,7 @@ def warm_start(state: TrainState, model_dir: str | pathlib.Path, config: ModelCo
         odd = sorted(given.keys() ^ fresh.keys())[0]
         where = str(model_dir) if odd in given else "this configuration"
         raise UserError(f"--init-from {model_dir}: only {where} has parameter {odd}; use the model's switches")
-    params = {name: _start(name, leaf, given[name], model_dir) for name, leaf in fresh.items()}
-    params = unflatten(params)
+    params = unflatten({name: _start(name, leaf, given[name], model_dir) for name, leaf in fresh.items()})
     average = None if state.ema_params is None else jax.tree.map(lambda p: p.copy(), params)
     return dataclasses.replace(state, params=params, ema_params=average)
 

@@ -39,10 +39,13 @@ def identity(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
     `data` is `valle_jax.data.pipeline.data_identity`.
     """
     model = {f"model.{k}": v for k, v in dataclasses.asdict(config.model).items() if k not in _FREE_MODEL_KEYS}
-    return json.loads(json.dumps({**model, "data.row_length": config.data.row_length, **_dotted("data", data)}))
+    return {**model, **_dotted("data", data)}
 
 
 def _dotted(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested dicts and lists as one dict."""
+    if isinstance(value, list):
+        value = {str(i): inner for i, inner in enumerate(value)}
     if isinstance(value, Mapping):
         return {k: v for name, inner in value.items() for k, v in _dotted(f"{prefix}.{name}", inner).items()}
     return {prefix: value}

@@ -1,0 +1,45 @@
+"""The device mesh: parsing, defaults, refusals."""
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from valle_jax.errors import UserError
+from valle_jax.parallel.mesh import make_mesh, parse_mesh
+
+
+def test_parse():
+    assert parse_mesh("data=4, fsdp=2,tensor=1") == {"data": 4, "fsdp": 2, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("dat=4", "unknown axis 'dat'; the axes are data, fsdp, tensor"),
+        ("data", "'data' is not of the form axis=N"),
+        ("data=0", "'data=0' is not of the form"),
+        ("data=x", "'data=x' is not of the form"),
+        ("data=2,data=2", "axis 'data' stands there twice"),
+        ("", "unknown axis ''"),
+    ],
+)
+def test_parse_refuses(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_mesh(text)
+
+
+def test_default_is_all_devices_on_data():
+    mesh = make_mesh()
+    assert dict(mesh.shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+
+
+def test_smaller_mesh_uses_the_first_devices():
+    mesh = make_mesh({"fsdp": 2, "tensor": 3})
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 3}
+    assert sorted(d.id for d in mesh.devices.flat) == sorted(d.id for d in jax.devices()[:6])
+
+
+def test_too_many_devices():
+    with pytest.raises(UserError, match="data=4 x fsdp=3 x tensor=1 needs 12 devices, this machine has 8"):
+        make_mesh({"data": 4, "fsdp": 3})
