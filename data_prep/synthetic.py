@@ -13,6 +13,7 @@ import dataclasses
 import json
 import multiprocessing
 import pathlib
+import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -213,4 +214,8 @@ def _write(options: Corpus) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(Corpus).run()
+    try:
+        tyro.cli(Corpus).run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
