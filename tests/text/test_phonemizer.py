@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import multiprocessing
+import subprocess
 import sys
 
 import pytest
@@ -62,6 +63,32 @@ def test_one_call_of_the_back_end_for_all(english, monkeypatch):
     monkeypatch.setattr(english._backend, "phonemize", lambda words, **kw: calls.append(words) or original(words, **kw))
     english(TEXTS)
     assert len(calls) == 1
+
+
+def test_no_process_per_line():
+    """Python reports every process that is begun (PEP 578); loading the library may begin some, a line may not."""
+    code = """
+import collections, sys
+from valle_jax.text.phonemizer import Phonemizer
+phonemizer = Phonemizer("en-us")
+phonemizer(["one line"])
+events = collections.Counter()
+sys.addaudithook(lambda name, _: events.update([name]))
+phonemizer([f"this is line {i}, of many" for i in range(200)])
+begun = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec")
+print(sum(events[name] for name in begun))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+
+
+def test_language_is_a_parameter():
+    """Goldens of espeak-ng 1.52; one process speaks several languages in turn."""
+    american, british, german = (Phonemizer(language) for language in ("en-us", "en-gb", "de"))
+    for _ in range(2):
+        assert american(["a bath, the wind"]) == ["ɐ bˈæθ, ðə wˈɪnd"]
+        assert british(["a bath, the wind"]) == ["ɐ bˈaθ, ðə wˈɪnd"]
+        assert german(["der Wind"]) == ["dɛɾ vˈɪnt"]
 
 
 def test_language_flags_are_left_out():

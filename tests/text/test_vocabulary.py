@@ -49,6 +49,15 @@ def test_unknown_symbols_are_mapped_and_counted():
     assert ids.tolist()[1] == UNK_ID and (ids == UNK_ID).sum() == 3
     assert unknown == {"日": 2, "本": 1}
     assert Vocabulary.default().decode(ids) == "a\ufffdb\ufffd\ufffd"
+    Vocabulary.default().encode("日c", unknown)  # the count of a corpus goes on from text to text
+    assert unknown == {"日": 3, "本": 1}
+
+
+def test_a_table_of_a_corpus_knows_all_of_it_and_nothing_else():
+    vocabulary, unknown = Vocabulary.from_corpus(["bã", "ab"]), collections.Counter()
+    assert UNK_ID not in vocabulary.encode("bãab", unknown) and not unknown
+    assert vocabulary.encode("abc", unknown).tolist() == [3, 4, UNK_ID]
+    assert unknown == {"c": 1}
 
 
 def test_table_from_a_corpus_round_trips(tmp_path):
