@@ -58,12 +58,12 @@ class Dataset:
       index: of all utterances.
     """
 
-    def __init__(self, path: pathlib.Path, info: DatasetInfo, shards: list[pathlib.Path]):
+    def __init__(self, path: pathlib.Path, info: DatasetInfo, n_shards: int):
         self.path = path
         self.info = info
-        self._shards = shards
+        self._n_shards = n_shards
         self._local = threading.local()
-        self.index, self._first, self._end = _load_index(path, info, len(shards))
+        self.index, self._first, self._end = _load_index(path, info, n_shards)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Dataset:
@@ -73,7 +73,7 @@ class Dataset:
           UserError: not a dataset directory, of another schema version, or shards are missing or do not fit.
         """
         path = pathlib.Path(path)
-        return cls(path, DatasetInfo.load(path), _find_shards(path))
+        return cls(path, DatasetInfo.load(path), _count_shards(path))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -116,7 +116,7 @@ class Dataset:
         except (ValueError, OSError):
             name = "utterance of unknown id"
         number = i - self._first[shard]
-        return f"{self._shards[shard]}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
+        return f"{shard_path(self.path, shard, self._n_shards)}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
 
     def verify(self, progress: Callable[[], object] = lambda: None) -> Iterator[str]:
         """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals.
@@ -173,7 +173,7 @@ class Dataset:
         """The shard, opened; each thread keeps its own last few, so that none is closed while another reads it."""
         files = self._local.__dict__.setdefault("files", OrderedDict())
         if shard not in files:
-            files[shard] = io.FileIO(self._shards[shard])
+            files[shard] = io.FileIO(shard_path(self.path, shard, self._n_shards))
             if len(files) > _OPEN_FILES:
                 files.popitem(last=False)[1].close()
         files.move_to_end(shard)
@@ -184,10 +184,9 @@ def _all_below(values: np.ndarray, bound: int) -> bool:
     return len(values) > 0 and values.min() >= 0 and values.max() < bound
 
 
-def _find_shards(path: pathlib.Path) -> list[pathlib.Path]:
-    """The record files of a dataset; UserError where they are not all there."""
-    matches = [match for match in map(_SHARD_NAME.fullmatch, sorted(os.listdir(path))) if match]
-    counts = {int(match[2]) for match in matches}
+def _count_shards(path: pathlib.Path) -> int:
+    """How many record files a dataset has; UserError where they are not all there."""
+    counts = {int(match[2]) for match in map(_SHARD_NAME.fullmatch, os.listdir(path)) if match}
     if len(counts) != 1:
         what = "no records" if not counts else "records of several preparations"
         raise UserError(f"{path} holds {what} (data-?????-of-?????.tfrecord); prepare the dataset again")
@@ -198,7 +197,7 @@ def _find_shards(path: pathlib.Path) -> list[pathlib.Path]:
                 p for p in (shard_path(path, shard, n_shards), index_path(path, shard, n_shards)) if not p.exists()
             ]
             raise UserError(f"{path} is not complete: {missing[0].name} is missing; prepare the dataset again")
-    return [shard_path(path, shard, n_shards) for shard in range(n_shards)]
+    return n_shards
 
 
 def _load_index(path: pathlib.Path, info: DatasetInfo, n_shards: int) -> tuple[Index, np.ndarray, np.ndarray]:

@@ -136,7 +136,10 @@ def make_plan(index: Index, packing: Packing) -> Plan:
     members: dict[int, list[int]] = {}
     n_rows = n_skipped = n_tokens = n_frames = 0
     capacity = packing.row_length
-    records, sizes = [], []
+    # The parts of a plan are as long as the index, so each is made once and in place.
+    records = np.empty(np.count_nonzero(index.split == SPLITS.index(packing.split)), np.int32)
+    n_records = 0
+    sizes = []
     for chunk, starts, lengths, frames in _examples(index, packing):
         n_skipped += int(np.diff(starts, append=len(chunk))[lengths > capacity].sum())
         n_tokens += int(lengths[lengths <= capacity].sum())
@@ -162,18 +165,23 @@ def make_plan(index: Index, packing: Packing) -> Plan:
                 n_rows += 1
             members[row & ((1 << _ROW_BITS) - 1)] += chunk_records[start_list[example] : start_list[example + 1]]
             bisect.insort(open_rows, row - (length << _ROW_BITS))
-        records.append(np.array(closed, np.int32))
+        records[n_records : n_records + len(closed)] = closed
+        n_records += len(closed)
         sizes.append(np.array(closed_sizes, np.int32))
-    records += [np.array(rest, np.int32) for rest in members.values()]
+    for rest in members.values():
+        records[n_records : n_records + len(rest)] = rest
+        n_records += len(rest)
     sizes.append(np.array([len(rest) for rest in members.values()], np.int32))
 
-    ends = np.cumsum(np.concatenate(sizes), dtype=np.int32)
+    ends = np.concatenate(sizes)
+    sizes.clear()
+    np.cumsum(ends, out=ends)
     order = draws.permutation(draws.key(packing.seed, packing.epoch, "rows"), n_rows)
-    bounds = np.zeros((n_rows, 2), np.int32)
-    bounds[1:, 0] = ends[:-1]
-    bounds[:, 1] = ends
-    all_records = np.concatenate([*records, np.zeros(0, np.int32)])
-    return Plan(bounds[order], all_records, capacity, len(all_records), n_skipped, n_tokens, n_frames)
+    bounds = np.empty((n_rows, 2), np.int32)
+    bounds[:, 1] = ends[order]
+    bounds[:, 0] = ends[order - 1]
+    bounds[order == 0, 0] = 0
+    return Plan(bounds, records[:n_records], capacity, n_records, n_skipped, n_tokens, n_frames)
 
 
 def load_plan(dataset: Dataset, packing: Packing, plan_dir: str | os.PathLike | None) -> Plan:

@@ -266,7 +266,7 @@ class _Run:
         if self._streak >= self.config.train.max_nonfinite:
             raise WorkError(
                 f"the loss or gradient was not finite in {self._streak} steps in a row, up to step {step}; the last "
-                "good parameters are in the newest checkpoint. Lower optimizer.learning_rate or check the data"
+                "checkpoint before them is kept. Lower optimizer.learning_rate or check the data"
             )
 
     def _pause(self, step: int, *, last: bool, terminated: bool) -> None:
@@ -278,7 +278,9 @@ class _Run:
             valid_loss = selection_loss(self._validated[1])
             if self._validated[1]:
                 self._writer.scalars(step, self._validated[1])
-        if last or step % train.checkpoint_every == 0:
+        # Inside a streak of refused steps the parameters themselves may be the cause, and a checkpoint of them would
+        # push out a good one.
+        if last or (step % train.checkpoint_every == 0 and not self._streak):
             self._checkpoints.save(self.state, self.progress, valid_loss)
         if self.sampler is not None and not terminated and (last or step % train.sample_every == 0):
             for name, samples, sample_rate in self.sampler(step, self.state.best_params):
