@@ -41,12 +41,19 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
     Raises:
       UserError: another suffix, or the file cannot be written.
     """
-    if pathlib.Path(path).suffix.lower() not in WRITABLE:
-        raise UserError(f"cannot write audio {os.fspath(path)}: the suffix must be one of {', '.join(WRITABLE)}")
+    check_writable(path)
     try:
         soundfile.write(path, np.clip(np.asarray(samples, np.float32), -1, 1), sample_rate)
     except (soundfile.LibsndfileError, OSError) as error:
         raise UserError(f"cannot write audio {os.fspath(path)}: {str(error).rstrip('.')}") from None
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """UserError where `write_audio` could not write: what takes long asks before it begins."""
+    if pathlib.Path(path).suffix.lower() not in WRITABLE:
+        raise UserError(f"cannot write audio {os.fspath(path)}: the suffix must be one of {', '.join(WRITABLE)}")
+    if not pathlib.Path(path).parent.is_dir():
+        raise UserError(f"cannot write audio {os.fspath(path)}: no such folder")
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

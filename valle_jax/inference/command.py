@@ -7,6 +7,7 @@ import json
 
 import tyro
 
+from valle_jax.audio import check_writable
 from valle_jax.inference.sampling import Sampling
 
 
@@ -43,6 +44,7 @@ class Synthesize:
         """Writes the audio and prints what came out as one line of JSON."""
         from valle_jax.inference.synthesizer import Options, Synthesizer
 
+        check_writable(self.out)
         synthesizer = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
         audio = synthesizer.synthesize(
             self.text,

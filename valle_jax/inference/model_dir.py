@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from valle_jax.codec.base import CodecInfo
@@ -105,14 +106,17 @@ def load_model_dir(path: str | pathlib.Path) -> ModelDir:
     """Reads a model directory.
 
     Raises:
-      UserError: something is missing, of another version, or the parameters do not fit the configuration.
+      UserError: something is missing, damaged, of another version, or the parameters do not fit the configuration.
     """
     path = pathlib.Path(path)
 
     def read(name: str) -> dict:
         if not (path / name).is_file():
             raise UserError(f"{path} is not a model directory: {name} is missing; `valle export` makes one")
-        return json.loads((path / name).read_text(encoding="utf-8"))
+        try:
+            return json.loads((path / name).read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path / name} is damaged: not JSON; copy or export the model again") from None
 
     config = read("config.json")
     if config.get("version") != VERSION:
@@ -123,7 +127,10 @@ def load_model_dir(path: str | pathlib.Path) -> ModelDir:
         if not file.is_file():
             raise UserError(f"{path} is not a model directory: {file.name} is missing; `valle export` makes one")
         model_config = Config.from_json({"model": config[stage]}).model
-        parts[stage] = model_config, unflatten(load_file(file))
+        try:
+            parts[stage] = model_config, unflatten(load_file(file))
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged ({error}); copy or export the model again") from None
         _check_params(*parts[stage], str(file))
     return ModelDir(
         *parts["ar"],
