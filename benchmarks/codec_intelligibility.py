@@ -13,6 +13,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import os
 import pathlib
 import re
 import sys
@@ -25,6 +27,8 @@ from tqdm import tqdm
 from valle_jax.audio import read_audio, resample
 from valle_jax.codec import get_codec
 from valle_jax.errors import UserError
+from valle_jax.evaluation.bootstrap import bootstrap_ratio
+from valle_jax.evaluation.digits import edit_distance
 
 ASR_RATE = 16_000
 ROWS = ("original", "codec", "one codebook")
@@ -35,6 +39,7 @@ class Utterance:
     """A recording and its transcript."""
 
     corpus: str
+    speaker: str
     path: pathlib.Path
     text: str
 
@@ -66,7 +71,8 @@ class CodecIntelligibility:
         if not utterances:
             raise UserError(f"no transcribed utterances under {self.speech}; see benchmarks/codec_intelligibility.py")
         chosen = [utterances[i] for i in sorted(rng.permutation(len(utterances))[: self.limit])]
-        with concurrent.futures.ProcessPoolExecutor(self.processes) as pool:
+        os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the processes share the cores
+        with concurrent.futures.ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn")) as pool:
             arguments = ([self.codec] * len(chosen), [self.weights] * len(chosen), chosen)
             results = list(tqdm(pool.map(measure, *arguments), total=len(chosen), unit="utterance"))
         errors = np.array([result["errors"] for result in results])
@@ -81,13 +87,19 @@ class CodecIntelligibility:
         for corpus in [*sorted(set(corpora)), "all"]:
             mine = (corpora == corpus) | (corpus == "all")
             wer = errors[mine].sum(axis=0) / words[mine].sum()
-            low, high = bootstrap_ratio(errors[mine], rng)
-            report[corpus] = {"utterances": int(mine.sum()), "words": int(words[mine].sum()), "ratio": wer[1] / wer[0]}
-            report[corpus] |= {"wer": dict(zip(ROWS, wer, strict=True)), "ratio_95": [low, high]}
+            ratio = bootstrap_ratio(errors[mine, 1], errors[mine, 0], seed=self.seed)
+            report[corpus] = {
+                "utterances": ratio.n,
+                "speakers": sorted({u.speaker for u, inside in zip(chosen, mine, strict=True) if inside}),
+                "words": int(words[mine].sum()),
+                "wer": dict(zip(ROWS, wer, strict=True)),
+                "ratio": ratio.value,
+                "ratio_95": [ratio.low, ratio.high],
+            }
             print(
                 f"{corpus:<14}{mine.sum():>11}{words[mine].sum():>7}"
                 + "".join(f"{rate:>14.3f}" for rate in wer)
-                + f"{wer[1] / wer[0]:>8.3f}  {low:.3f}-{high:.3f}"
+                + f"{ratio.value:>8.3f}  {ratio.low:.3f}-{ratio.high:.3f}"
             )
         codes = [np.array(result["codes"]) for result in results]
         report["first_codebook"] = first_codebook_statistics(codes)
@@ -103,17 +115,17 @@ def held_out(folder: pathlib.Path) -> Iterator[Utterance]:
     for transcript in sorted((folder / "LibriSpeech" / "test-other").rglob("*.trans.txt")):
         for line in transcript.read_text().splitlines():
             name, _, text = line.partition(" ")
-            yield Utterance("test-other", transcript.parent / f"{name}.flac", text)
+            yield Utterance("test-other", name.partition("-")[0], transcript.parent / f"{name}.flac", text)
     for metadata in folder.glob("LJSpeech-1.1/metadata.csv"):
         for line in metadata.read_text().splitlines():
             name, *_, text = line.split("|")
             path = metadata.parent / "wavs" / f"{name}.wav"
             if path.exists():
-                yield Utterance("LJSpeech", path, text)
+                yield Utterance("LJSpeech", "LJ", path, text)
     for manifest in folder.glob("manifest.jsonl"):
         for record in map(json.loads, manifest.read_text().splitlines()):
             if record["corpus"] == "pm":
-                yield Utterance("pm", folder / record["audio"], record["text"])
+                yield Utterance("pm", record["speaker"], folder / record["audio"], record["text"])
 
 
 _WORKER: dict = {}  # the codec and the recogniser of a worker process, made once
@@ -139,30 +151,13 @@ def measure(codec_name: str, weights: str | None, utterance: Utterance) -> dict:
         recogniser.process_raw(pcm.tobytes(), full_utt=True)
         recogniser.end_utt()
         hypothesis = recogniser.hyp()
-        errors.append(word_errors(reference, normalise(hypothesis.hypstr if hypothesis else "")))
+        errors.append(edit_distance(reference, normalise(hypothesis.hypstr if hypothesis else "")))
     return {"errors": errors, "words": len(reference), "codes": codes[0, :, 0].tolist()}
 
 
 def normalise(text: str) -> list[str]:
     """Lower-case words without punctuation; pocketsphinx marks variants as in `the(2)`."""
     return re.sub(r"[^a-z' ]", " ", re.sub(r"\(\d\)", "", text.lower().replace("-", " "))).split()
-
-
-def word_errors(reference: list[str], hypothesis: list[str]) -> int:
-    """Levenshtein distance in words."""
-    row = np.arange(len(hypothesis) + 1)
-    for i, word in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(hypothesis, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return int(row[-1])
-
-
-def bootstrap_ratio(errors: np.ndarray, rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of the ratio of column sums 1 and 0 of errors [N, 3], utterances drawn with replacement."""
-    totals = np.array([errors[rng.integers(len(errors), size=len(errors))].sum(axis=0) for _ in range(draws)])
-    low, high = np.percentile(totals[:, 1] / np.maximum(totals[:, 0], 1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def first_codebook_statistics(codes: list[np.ndarray]) -> dict[str, float]:
