@@ -77,3 +77,8 @@ def test_a_seed_repeats(bootstrap):
 def test_no_utterances(bootstrap):
     with pytest.raises(ValueError, match="no utterances"):
         bootstrap([])
+
+
+def test_numerators_and_denominators_belong_together():
+    with pytest.raises(ValueError, match="1 numerators but 2 denominators"):
+        bootstrap_ratio([1], [1, 2])

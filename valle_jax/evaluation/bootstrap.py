@@ -49,12 +49,14 @@ def bootstrap_ratio(
       seed: of the draws.
 
     Raises:
-      ValueError: no utterances.
+      ValueError: no utterances, or not as many numerators as denominators.
     """
     top = np.asarray(numerators, float)
     bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, float)
     if top.size == 0:
         raise ValueError("no utterances to estimate from")
+    if top.shape != bottom.shape:
+        raise ValueError(f"{top.size} numerators but {bottom.size} denominators")
     drawn = np.random.default_rng(seed).integers(0, top.size, (resamples, top.size))
     ratios = top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
