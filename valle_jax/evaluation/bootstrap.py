@@ -30,8 +30,8 @@ class Estimate:
 
 
 def bootstrap_ratio(
-    numerators: Sequence[float],
-    denominators: Sequence[float] | None = None,
+    numerators: Sequence[float] | np.ndarray,
+    denominators: Sequence[float] | np.ndarray | None = None,
     *,
     level: float = 0.95,
     resamples: int = 2_000,
@@ -64,7 +64,7 @@ def bootstrap_ratio(
 
 
 def bootstrap_median(
-    values: Sequence[float], *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
+    values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
 ) -> Estimate:
     """The median [n] of the values, with its interval as in `bootstrap_ratio`."""
     sample = np.asarray(values, float)
