@@ -75,7 +75,7 @@ class Synthesis:
             "codec": np.zeros((1, frames, codec.info.codebooks), np.int32),
         }
         parts = {
-            "ar_and_nar": lambda: generate(jobs, ar, nar, keys, sampling),
+            "ar_and_nar": lambda: generate(jobs, ar, nar, keys[:, None], sampling),
             "ar": lambda: generate_ar(*ar, batches["ar"], keys, limits, limits, sampling=sampling, max_frames=frames),
             "nar": lambda: generate_nar(*nar, batches["nar"]),
             "codec": lambda: codec.decode(batches["codec"]),

@@ -100,10 +100,10 @@ def test_codes_do_not_depend_on_the_neighbours(decoders):
     jobs = [_job(i, phonemes=5 + i, prompt=8 + i, most=12) for i in range(3)]
     keys = jax.random.split(jax.random.key(5), 3)
     sampling = Sampling(temperature=1.0, top_k=20)
-    together = generate(jobs, ar, nar, keys, sampling)
-    backwards = generate(jobs[::-1], ar, nar, keys[::-1], sampling, batch_size=2)
+    together = generate(jobs, ar, nar, keys[:, None], sampling)
+    backwards = generate(jobs[::-1], ar, nar, keys[::-1, None], sampling, batch_size=2)
     for i, take in enumerate(together):
-        alone = generate(jobs[i : i + 1], ar, nar, keys[i : i + 1], sampling)[0]
+        alone = generate(jobs[i : i + 1], ar, nar, keys[i : i + 1, None], sampling)[0]
         np.testing.assert_array_equal(take.codes, alone.codes)
         np.testing.assert_array_equal(take.codes, backwards[2 - i].codes)
 
@@ -128,9 +128,9 @@ def test_nar_stages_equal_seven_separate_passes(decoders):
 def test_utterances_of_one_bucket_share_a_program(decoders):
     ar, nar = decoders
     keys = jax.random.split(jax.random.key(5), 1)
-    generate([_job(0, phonemes=6, prompt=20, most=30)], ar, nar, keys, GREEDY)
+    generate([_job(0, phonemes=6, prompt=20, most=30)], ar, nar, keys[:, None], GREEDY)
     compiled = generate_ar._cache_size(), generate_nar._cache_size()
-    generate([_job(1, phonemes=9, prompt=17, most=33)], ar, nar, keys, GREEDY)
+    generate([_job(1, phonemes=9, prompt=17, most=33)], ar, nar, keys[:, None], GREEDY)
     assert (generate_ar._cache_size(), generate_nar._cache_size()) == compiled
 
 

@@ -79,7 +79,7 @@ def test_best_of_takes_the_most_probable_finished_take(tts):
     from valle_jax.inference.batching import generate
 
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), i))(np.arange(4))
-    takes = generate(jobs * 4, tts._ar, tts._nar, keys, options.sampling)
+    takes = generate(jobs * 4, tts._ar, tts._nar, keys[:, None], options.sampling)
     assert (best.finished, best.log_probability) == max((t.finished, t.log_probability) for t in takes)
 
 

@@ -39,7 +39,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """One generated utterance: codes int32 [T, Q], whether it ended by end of speech, mean log-probability."""
+    """One generated utterance: codes int32 [T, 1] or [T, Q], whether it ended by itself, mean log-probability."""
 
     codes: np.ndarray
     finished: bool
@@ -97,15 +97,47 @@ def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray]) -> dict
     return batch
 
 
-def _padded(jobs: Sequence[Job], size: int) -> list[Job]:
-    """Jobs repeated from the first on to a full batch, so that the batch size does not recompile."""
-    return [*jobs, *[jobs[0]] * (size - len(jobs))]
+def _chunks(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[list[int], int]]:
+    """Indices in batches of similar length, and the batch size to fill them up to, a power of two."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        yield indices, 1 << (len(indices) - 1).bit_length()
 
 
-def _chunks(jobs: Sequence[Job], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length."""
-    order = sorted(range(len(jobs)), key=lambda i: jobs[i].prefix_length + jobs[i].max_frames)
-    yield from (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+def sample_first_codebook(
+    jobs: Sequence[Job], ar: tuple[Decoder, Params], keys: jax.Array, sampling: Sampling, batch_size: int = 16
+) -> list[Take]:
+    """Draws codebook 1 of all jobs, in batches of similar length; `keys` are one random key per job."""
+    takes: dict[int, Take] = {}
+    for indices, size in _chunks([job.prefix_length + job.max_frames for job in jobs], batch_size):
+        chosen = indices + indices[:1] * (size - len(indices))  # filled up, so that its size does not recompile
+        rows = [jobs[i] for i in chosen]
+        limits = np.array([[job.min_frames, job.max_frames] for job in rows], np.int32)
+        limits[len(indices) :] = 0  # the filling rows never keep the loop running
+        most = bucket(int(limits.max()))
+        prefixes = ar_batch(rows, ar[0])
+        out = generate_ar(*ar, prefixes, keys[np.array(chosen)], *limits.T, sampling=sampling, max_frames=most)
+        out = jax.device_get(out)
+        for row, i in enumerate(indices):
+            codes = out.codes[row, : out.length[row], None]
+            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]))
+    return [takes[i] for i in range(len(jobs))]
+
+
+def fill_codebooks(
+    jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], nar: tuple[Decoder, Params], batch_size: int = 16
+) -> list[np.ndarray]:
+    """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each."""
+    filled: dict[int, np.ndarray] = {}
+    lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
+    for indices, size in _chunks(lengths, batch_size):
+        chosen = indices + indices[:1] * (size - len(indices))
+        rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen])
+        codes = np.asarray(generate_nar(*nar, rows))
+        for row, i in enumerate(indices):
+            filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]
+    return [filled[i] for i in range(len(jobs))]
 
 
 def generate(
@@ -116,31 +148,14 @@ def generate(
     sampling: Sampling,
     batch_size: int = 16,
 ) -> list[Take]:
-    """Generates all jobs, in batches of similar length; `keys` are one random key per job."""
-    takes: dict[int, Take] = {}
-    for indices in _chunks(jobs, batch_size):
-        chosen = [jobs[i] for i in indices]
-        size = 1 << (len(chosen) - 1).bit_length()
-        rows = _padded(chosen, size)
-        limits = np.array([[job.min_frames, job.max_frames] for job in rows], np.int32)
-        # The filling rows have a limit of 0 frames: they never keep the loop running.
-        limits[len(chosen) :] = 0
-        out = generate_ar(
-            *ar,
-            ar_batch(rows, ar[0]),
-            keys[np.array([*indices, *[indices[0]] * (size - len(chosen))])],
-            *limits.T,
-            sampling=sampling,
-            max_frames=bucket(int(limits.max())),
-        )
-        out = jax.device_get(out)
-        first = [codes[:length] for codes, length in zip(out.codes, out.length, strict=True)]
-        codes = np.asarray(generate_nar(*nar, nar_batch(rows, first)))
-        for row, i in enumerate(indices):
-            start = jobs[i].prefix_length
-            takes[i] = Take(
-                codes[row, start : start + len(first[row])],
-                bool(out.finished[row]),
-                float(out.log_probability[row]),
-            )
-    return [takes[i] for i in range(len(jobs))]
+    """The best take of every job: finished ones go first, then the highest mean log-probability.
+
+    `keys` [jobs, N] are the random keys of the N takes of each job. The NAR only sees the best takes.
+    """
+    n_takes = keys.shape[1]
+    repeated = [job for job in jobs for _ in range(n_takes)]
+    takes = sample_first_codebook(repeated, ar, keys.reshape(-1), sampling, batch_size)
+    groups = (takes[i : i + n_takes] for i in range(0, len(takes), n_takes))
+    best = [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
+    filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size)
+    return [dataclasses.replace(take, codes=codes) for take, codes in zip(best, filled, strict=True)]

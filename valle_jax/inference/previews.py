@@ -13,8 +13,7 @@ from valle_jax.config import Config
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.info import DatasetInfo
 from valle_jax.data.schema import Utterance
-from valle_jax.inference.batching import Job, ar_batch, nar_batch
-from valle_jax.inference.generate import generate_ar, generate_nar
+from valle_jax.inference.batching import Job, fill_codebooks, sample_first_codebook
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Params, build
 
@@ -45,26 +44,9 @@ def make_previews(dataset_path: str | os.PathLike[str]) -> Callable[[Config, Dat
         def continuations(params: Params) -> list[np.ndarray]:
             """The codebooks that this stage makes, [T, 1] or [T, Q] per utterance."""
             if config.model.stage == "nar":
-                first = [u.codes[prompt_frames:, 0] for u in utterances]
-                filled = np.asarray(generate_nar(decoder, params, nar_batch(jobs, first)))
-                return [
-                    codes[job.prefix_length : job.prefix_length + len(f)]
-                    for codes, job, f in zip(filled, jobs, first, strict=True)
-                ]
-            limits = np.array([[job.min_frames, job.max_frames] for job in jobs], np.int32)
+                return fill_codebooks(jobs, [u.codes[prompt_frames:, 0] for u in utterances], (decoder, params))
             keys = jax.random.split(jax.random.key(0), len(jobs))
-            out = jax.device_get(
-                generate_ar(
-                    decoder,
-                    params,
-                    ar_batch(jobs, decoder),
-                    keys,
-                    *limits.T,
-                    sampling=SAMPLING,
-                    max_frames=int(limits.max()),
-                )
-            )
-            return [codes[:length, None] for codes, length in zip(out.codes, out.length, strict=True)]
+            return [take.codes for take in sample_first_codebook(jobs, (decoder, params), keys, SAMPLING)]
 
         def sample(step: int, params: Params) -> list[Preview]:
             previews: list[Preview] = []

@@ -179,13 +179,10 @@ class Synthesizer:
 
     def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
         """The best take of every job."""
-        n = options.best_of
-        repeated = [job for job in jobs for _ in range(n)]
-        root = jax.random.key(seed)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(root, i // n), i % n))(np.arange(len(repeated)))
-        takes = generate(repeated, self._ar, self._nar, keys, options.sampling, options.batch_size)
-        groups = (takes[i : i + n] for i in range(0, len(takes), n))
-        return [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
+        fold_in = jax.random.fold_in
+        takes = np.arange(options.best_of)
+        keys = jax.vmap(lambda i: jax.vmap(lambda take: fold_in(fold_in(jax.random.key(seed), i), take))(takes))
+        return generate(jobs, self._ar, self._nar, keys(np.arange(len(jobs))), options.sampling, options.batch_size)
 
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:
         """Codes to audio, each behind a little of its prompt, which is cut off."""
