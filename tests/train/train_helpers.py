@@ -10,6 +10,7 @@ from valle_jax.data.schema import SPLITS, Utterance
 from valle_jax.text.vocabulary import Vocabulary
 
 CODEC = CodecInfo("mel_rvq", 24_000, 75.0, 3, 16, "0" * 16)
+VOCABULARY = Vocabulary("test", tuple("abcdefg "))
 ROW_LENGTH = 48
 
 
@@ -60,10 +61,9 @@ def random_rows(config: Config, rows: int, seed: int = 0) -> dict[str, np.ndarra
     return batch
 
 
-def write_dataset(folder, *, utterances: int = 60, symbols: str = "abcdefg ", seed: int = 0):
+def write_dataset(folder, *, utterances: int = 60, seed: int = 0, codec=CODEC, vocabulary=VOCABULARY):
     """A dataset of random codes; every tenth utterance is of each validation split."""
     rng = np.random.default_rng(seed)
-    vocabulary = Vocabulary("test", tuple(symbols))
     folder.mkdir(parents=True)
     n_frames = 0
     splits = dict.fromkeys(SPLITS, 0)
@@ -71,11 +71,11 @@ def write_dataset(folder, *, utterances: int = 60, symbols: str = "abcdefg ", se
         for i in range(utterances):
             split = {0: "valid_utterance", 1: "valid_speaker"}.get(i % 10, "train")
             phonemes = rng.integers(3, vocabulary.size, rng.integers(3, 8), dtype=np.int32)
-            codes = rng.integers(0, CODEC.codebook_size, (rng.integers(8, 20), CODEC.codebooks)).astype(np.uint16)
+            codes = rng.integers(0, codec.codebook_size, (rng.integers(8, 20), codec.codebooks)).astype(np.uint16)
             speaker = f"speaker{i % 10}"
             writer.write(Utterance(f"u{i}", speaker, "en-us", "text", phonemes, codes, "random"), split)
             n_frames += len(codes)
             splits[split] += 1
     totals = {"utterances": utterances, "frames": n_frames, "splits": splits}
-    DatasetInfo(CODEC, vocabulary, totals).save(folder)
+    DatasetInfo(codec, vocabulary, totals).save(folder)
     return folder
