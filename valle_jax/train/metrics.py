@@ -78,7 +78,13 @@ class MetricsWriter:
             path = workdir / "metrics.jsonl"
             truncate(path, resume_step)
             self._file = path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1, flush_secs=30)
+            # The suffix keeps two starts within one second, after which a file is named, from sharing the file.
+            self._board = SummaryWriter(
+                str(workdir / "tensorboard"),
+                purge_step=resume_step + 1,
+                flush_secs=30,
+                filename_suffix=f".from-{resume_step}",
+            )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line, with `step` first; JSON knows no NaN, so a value that is not finite is written as null."""
