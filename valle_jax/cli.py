@@ -14,7 +14,7 @@ from valle_jax.version import __version__
 
 # verb: (module, class, what it does)
 VERBS = {
-    "quickstart": ("valle_jax.quickstart", "Quickstart", "train a small VALL-E from nothing and hear it speak"),
+    "quickstart": ("valle_jax.quickstart.command", "Quickstart", "train a small VALL-E from nothing and hear it speak"),
     "prepare": ("data_prep.prepare", "Prepare", "audio and text to a dataset of codes and phonemes"),
     "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),
     "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),

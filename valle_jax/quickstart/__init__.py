@@ -1,0 +1,1 @@
+"""The quickstart: corpus, training, trial and report in one command."""

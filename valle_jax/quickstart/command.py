@@ -1,0 +1,161 @@
+"""The verb `valle quickstart`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+from valle_jax.config import Config, Stage
+from valle_jax.configs import get_preset
+from valle_jax.errors import UserError
+
+STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
+CORPUS_MINUTES = 80.0
+N_CONTROLS = 60  # cases of the controls that need another pass
+AFTER_TRAINING_SECONDS = 150.0  # kept for export, synthesis, measuring and the report
+AR_SHARE = 0.62  # of the training time; codebook 1 alone decides what is understood
+CALIBRATION_STEPS = 30
+NAR_STEP_COST = 1.15  # of an AR step
+MIN_STEPS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Train a small VALL-E from nothing on this machine, and hear it speak digits in voices that it never heard.
+
+    It makes a corpus with espeak-ng, prepares it with the shipped codec, trains both decoders, synthesises unseen texts
+    in unseen voices from prompts of 3 s, measures what came out, and writes OUT/report.html and OUT/report.json.
+
+    Example: valle quickstart --minutes 30 --out quickstart
+    """
+
+    out: str = "quickstart"
+    """Folder to write; it must not exist or be empty."""
+    minutes: float = 14.0
+    """How long it may take, the installation by launch/quickstart.sh included; what is left goes into training."""
+    seed: int = 0
+    """Of the corpus, the training and the sampling."""
+    test_utterances: int = 120
+    """Unseen texts in unseen voices to synthesise and measure."""
+
+    def __post_init__(self):
+        if self.minutes <= 0 or self.test_utterances < 2:
+            raise UserError("--minutes must be positive and --test-utterances at least 2")
+
+    def run(self) -> None:
+        """Runs everything and prints where the report is."""
+        out = pathlib.Path(self.out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"--out {out} holds something already; choose another folder or remove it")
+        clock = Clock.start(self.minutes)
+        self._prepare(out, clock)
+        steps = self._train(out, clock)
+        self._report(out, clock, steps)
+
+    def _prepare(self, out: pathlib.Path, clock: Clock) -> None:
+        from data_prep.prepare import Prepare, prepare
+        from data_prep.synthetic import Corpus
+
+        clock.say("speaking the corpus")
+        corpus = out / "corpus"
+        Corpus(str(corpus), CORPUS_MINUTES, test_utterances=self.test_utterances, seed=self.seed).run()
+        clock.say("encoding it with mel_rvq")
+        prepare(Prepare(source=str(corpus / "train" / "manifest.jsonl"), out=str(out / "dataset")), progress=False)
+
+    def _train(self, out: pathlib.Path, clock: Clock) -> dict[Stage, int]:
+        """Trains both stages and exports the model; the steps that there was time for."""
+        from valle_jax.inference.export import export_model
+        from valle_jax.train.loop import train
+
+        data = [(out / "dataset", 1.0)]
+        calibration = out / "calibration"
+        clock.say("measuring the speed of training")
+        first = train(self._config("ar", 1), data, calibration)
+        assert first.step == 1
+        before = time.time()
+        train(self._config("ar", CALIBRATION_STEPS), data, calibration)
+        step_seconds = (time.time() - before) / CALIBRATION_STEPS
+        shutil.rmtree(calibration)
+
+        steps: dict[Stage, int] = {}
+        plan: tuple[tuple[Stage, float, float], ...] = (("ar", AR_SHARE, 1.0), ("nar", 1.0, NAR_STEP_COST))
+        for stage, share, cost in plan:
+            seconds = share * (clock.left() - AFTER_TRAINING_SECONDS)
+            steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
+            clock.say(f"training the {stage.upper()} decoder, {steps[stage]} steps")
+            before = time.time()
+            train(self._config(stage, steps[stage]), data, out / stage)
+            step_seconds = (time.time() - before) / (steps[stage] * cost)
+        export_model(out / "ar", out / "nar", out / "model", which="best")
+        return steps
+
+    def _config(self, stage: Stage, steps: int) -> Config:
+        """The preset `tiny` with what the digits ask for."""
+        interval = max(1, steps // 8)
+        settings = {
+            "train.steps": steps,
+            "train.seed": self.seed,
+            "train.rows": 1,
+            "train.code_noise": 0.1 if stage == "ar" else 0.0,
+            "train.evaluate_every": interval,
+            "train.checkpoint_every": interval,
+            "data.join_utterances": 3,
+            "optimizer.warmup_steps": min(50, steps // 4),
+        }
+        return get_preset("tiny", stage).override(settings)
+
+    def _report(self, out: pathlib.Path, clock: Clock, steps: dict[Stage, int]) -> None:
+        from valle_jax.inference.synthesizer import Synthesizer
+        from valle_jax.quickstart.report import write_report
+        from valle_jax.quickstart.scores import score
+        from valle_jax.quickstart.trial import load_cases, speak
+
+        clock.say("synthesising unseen texts in unseen voices")
+        tts = Synthesizer.load(out / "model")
+        sample_rate = tts.codec.info.sample_rate
+        cases = load_cases(out / "corpus" / "test", sample_rate)
+        spoken = speak(tts, cases, self.seed, N_CONTROLS)
+        codes, lengths = tts.codec.encode([case.prompt for case in cases])
+        prompts = tts.codec.decode(codes, lengths)
+        clock.say("measuring")
+        scores = score(cases, prompts, spoken, sample_rate)
+        facts = {"wall_seconds": round(clock.spent(), 1), "minutes": self.minutes, "seed": self.seed, "steps": steps}
+        write_report(out, cases, spoken, scores, sample_rate, facts)
+        clock.say("done")
+        print((out / "report.html").resolve())
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Says what is going on, and how long it has been and may be.
+
+    Attributes:
+      started: when the command, or the script around it, began, in seconds since the epoch.
+      minutes: that it may take.
+    """
+
+    started: float
+    minutes: float
+
+    @classmethod
+    def start(cls, minutes: float) -> Clock:
+        """Now, or when launch/quickstart.sh began."""
+        return cls(float(os.environ.get(STARTED, time.time())), minutes)
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.time() - self.started
+
+    def left(self) -> float:
+        """Seconds to the end."""
+        return self.minutes * 60 - self.spent()
+
+    def say(self, what: str) -> None:
+        """A line on stderr."""
+        minutes, seconds = divmod(round(self.spent()), 60)
+        print(f"[{minutes:02d}:{seconds:02d}] {what}", file=sys.stderr, flush=True)
