@@ -179,7 +179,7 @@ small {{ color: #666 }} audio {{ width: 150px }} img {{ max-width: 100% }}
 <h1>A VALL-E trained on this machine</h1>
 <p>{facts}.</p>
 <p>It read {report["digit_accuracy_unseen"]:.0%} of the digits of {len(report["cases"])} unseen sequences in unseen
-voices, {share:.0%} of what the codec's resynthesis of the recordings reaches. Intervals: 95 %, bootstrap over utterances.</p>
+voices, {share:.0%} of what the codec's resynthesis of the recordings reaches. Intervals: 95 %, bootstrap.</p>
 <table>{figures}</table>
 <h2>Listen</h2><table>{players}</table>
 <h2>Spectrograms</h2><img src="pictures/spectrograms.png" alt="mel spectrograms">
