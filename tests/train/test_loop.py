@@ -81,9 +81,7 @@ def stopped_at_3(dataset, tmp_path_factory):
     """The same run, which got SIGTERM after step 2 and so ended with step 3. Read only: see `stopped`."""
     workdir = tmp_path_factory.mktemp("runs") / "stopped"
     terminate = at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    summary = train(
-        loop_config(train__sample_every=2), [(dataset, 1.0)], workdir, mesh=MESH, make_sampler=terminate
-    )
+    summary = train(loop_config(train__sample_every=2), [(dataset, 1.0)], workdir, mesh=MESH, make_sampler=terminate)
     assert (summary.step, summary.terminated) == (3, True)
     assert complete_steps(workdir) == [3]
     return workdir
@@ -240,7 +238,10 @@ def test_several_datasets_by_weight(whole, dataset, tmp_path, capsys):
         ({"train__seed": 1}, r"holds a run with data\.seed=0, this command asks for 1"),
         ({"model__n_symbols": 7}, r"model\.n_symbols=7 but dataset .* has 11"),
         ({"data__row_length": 5}, r"no usable training utterances: all 48 are longer than data\.row_length=5"),
-        ({"train__rows": 5}, r"5 rows per microbatch .* are not divisible by mesh data=2 x fsdp=1; use a multiple of 2"),
+        (
+            {"train__rows": 5},
+            r"5 rows per microbatch .* are not divisible by mesh data=2 x fsdp=1; use a multiple of 2",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(stopped_at_3, dataset, tmp_path, settings, message):

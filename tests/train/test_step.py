@@ -1,5 +1,7 @@
 """One step: against NumPy, over meshes, over microbatches, and when the numbers are not finite."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,19 +13,29 @@ from valle_jax.inference.model_dir import flatten
 from valle_jax.model import build
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.train.optimizer import make_optimizer
-from valle_jax.train.state import abstract_state, init_state
+from valle_jax.train.state import abstract_state, init_state, state_shardings
 from valle_jax.train.step import jit_eval_step, jit_train_step, place
 
 KEY = jax.random.key(7)
 
 
-def run_steps(config, batches, mesh_sizes, *, change=lambda state: state):
-    """Final state and the metrics of each step, as NumPy."""
-    mesh = make_mesh(mesh_sizes)
+@functools.cache
+def compiled(config, mesh_sizes):
+    """The mesh, the first state on the host with its shardings, and the step, compiled once."""
+    mesh = make_mesh(dict(mesh_sizes))
     decoder = build(config.model)
     optimizer = make_optimizer(config.optimizer, decoder.axes)
-    state = change(init_state(decoder, optimizer, mesh, 0, ema=config.optimizer.ema_decay > 0))
-    step = jit_train_step(config, decoder, optimizer, mesh)
+    ema = config.optimizer.ema_decay > 0
+    state = jax.device_get(init_state(decoder, optimizer, mesh, 0, ema=ema))
+    shardings = state_shardings(mesh, decoder, optimizer, ema=ema)
+    return mesh, state, shardings, jit_train_step(config, decoder, optimizer, mesh)
+
+
+def run_steps(config, batches, mesh_sizes, *, change=lambda state: state):
+    """Final state and the metrics of each step, as NumPy."""
+    mesh, state, shardings, step = compiled(config, tuple(mesh_sizes.items()))
+    # Copies, because the step may write into the buffers of the state that it is given.
+    state = jax.device_put(change(jax.tree.map(np.array, state)), shardings)
     all_metrics = []
     with jax.set_mesh(mesh):
         for batch in batches:
@@ -67,6 +79,7 @@ def test_three_steps_against_numpy():
     start = jax.jit(decoder.init)(jax.random.key(0))
 
     @jax.jit
+    @jax.value_and_grad
     def mean_loss(flat_params, batch):
         leaves = [flat_params[name] for name in flatten(start)]
         params = jax.tree.unflatten(jax.tree.structure(start), leaves)
@@ -77,11 +90,11 @@ def test_three_steps_against_numpy():
 
     def grads_of(params, i):
         batch = jax.tree.map(jnp.asarray, batches[i])
-        return jax.grad(mean_loss)({k: jnp.asarray(p, jnp.float32) for k, p in params.items()}, batch)
+        return mean_loss({k: jnp.asarray(p, jnp.float32) for k, p in params.items()}, batch)[1]
 
     expected = numpy_adamw(config, flatten(start), grads_of, steps=3)
     state, metrics = run_steps(config, batches, {"data": 1})
-    first = mean_loss({k: jnp.asarray(p) for k, p in flatten(start).items()}, jax.tree.map(jnp.asarray, batches[0]))
+    first, _ = mean_loss(flatten(start), jax.tree.map(jnp.asarray, batches[0]))
     np.testing.assert_allclose(metrics[0]["loss"], first, rtol=1e-6)
     assert metrics[0]["grad_norm"] > config.optimizer.clip_norm  # the norm before clipping
     for name, value in flatten(state.params).items():
@@ -89,12 +102,7 @@ def test_three_steps_against_numpy():
         np.testing.assert_allclose(value, expected[name], atol=2e-5, rtol=0, err_msg=name)
 
 
-MESHES = [
-    {"data": 8},
-    {"fsdp": 8},
-    {"data": 4, "tensor": 2},
-    {"data": 2, "fsdp": 2, "tensor": 2},
-]
+MESHES = [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}]
 
 
 @pytest.mark.parametrize("stage", ["ar", "nar"])
@@ -120,12 +128,11 @@ def test_accumulation_is_one_big_batch(stage):
     batches = [random_rows(config, 8)]
     batches[0]["target"][3:] = np.where(np.arange(batches[0]["target"].shape[1]) < 14, batches[0]["target"][3:], -1)
     big, big_metrics = run_steps(config, batches, {"data": 1})
-    for sizes in ({"data": 1}, {"data": 2}):
-        small, metrics = run_steps(config.override({"train.rows": 8, "train.accumulate": 4}), batches, sizes)
-        np.testing.assert_allclose(metrics[0]["loss"], big_metrics[0]["loss"], rtol=1e-6)  # float32 sums
-        np.testing.assert_allclose(metrics[0]["grad_norm"], big_metrics[0]["grad_norm"], rtol=1e-5)
-        assert metrics[0]["frames"] == big_metrics[0]["frames"]
-        assert_params_close(small.params, big.params, atol=1e-6)
+    small, metrics = run_steps(config.override({"train.rows": 8, "train.accumulate": 4}), batches, {"data": 2})
+    np.testing.assert_allclose(metrics[0]["loss"], big_metrics[0]["loss"], rtol=1e-6)  # float32 sums
+    np.testing.assert_allclose(metrics[0]["grad_norm"], big_metrics[0]["grad_norm"], rtol=1e-5)
+    assert metrics[0]["frames"] == big_metrics[0]["frames"]
+    assert_params_close(small.params, big.params, atol=1e-6)
 
 
 def test_nonfinite_step_is_not_applied():
@@ -133,8 +140,7 @@ def test_nonfinite_step_is_not_applied():
     batch = random_rows(config, 4)
 
     def poison(state):
-        bad = state.params["embed"]["phonemes"].at[batch["token"][0, 0]].set(jnp.inf)
-        state.params["embed"]["phonemes"] = bad
+        state.params["embed"]["phonemes"][batch["token"][0, 0]] = np.inf
         return state
 
     before, _ = run_steps(config, [], {"data": 1}, change=poison)

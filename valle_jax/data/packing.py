@@ -179,8 +179,9 @@ def make_plan(index: Index, packing: Packing) -> Plan:
     order = draws.permutation(draws.key(packing.seed, packing.epoch, "rows"), n_rows)
     bounds = np.empty((n_rows, 2), np.int32)
     bounds[:, 1] = ends[order]
-    bounds[:, 0] = ends[order - 1]
-    bounds[order == 0, 0] = 0
+    order -= 1
+    bounds[:, 0] = ends[order]
+    bounds[order < 0, 0] = 0
     return Plan(bounds, records[:n_records], capacity, n_records, n_skipped, n_tokens, n_frames)
 
 
