@@ -6,7 +6,7 @@ loader gives at least 50,000 acoustic frames/s, 20 times what training on two CP
 python benchmarks/index_memory.py [--entries 100000 1000000] [--stage ar] [--batches 400]
 
 The dataset is synthetic: one shard of 256 utterances of LibriSpeech-like lengths and random codes, under as many names
-as the number of utterances asks for. It is opened, planned and read as training does, each size in a process of its own.
+as the number of utterances asks for. It is opened, planned and read as training does, each size in its own process.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ class Dataset:
             name = f"utterance {Utterance.from_example(record, self.info.codec.codebooks).utterance_id!r}"
         except (ValueError, OSError):
             name = "utterance of unknown id"
-        number = i - self._first[shard]
-        return f"{shard_path(self.path, shard, self._n_shards)}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
+        path, number = shard_path(self.path, shard, self._n_shards), i - self._first[shard]
+        return f"{path}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
 
     def verify(self, progress: Callable[[], object] = lambda: None) -> Iterator[str]:
         """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals.
