@@ -22,7 +22,7 @@ from valle_jax.train.checkpoint import complete_steps, load_params
 from valle_jax.train.loop import train
 
 MESH = {"data": 2}
-VARIABLE = ("frames_per_second",)  # keys whose values are times
+VARIABLE = ("frames_per_second", "seconds_per_step")  # keys whose values are times
 
 
 def loop_config(**settings):
@@ -96,10 +96,10 @@ def stopped(stopped_at_3, tmp_path):
 def test_what_a_run_writes(whole, dataset):
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
-    keys = ["step", "loss", "accuracy_top10", "grad_norm", "learning_rate", "frames_per_second", "fill"]
+    keys = ["step", "loss", "accuracy_top10", "grad_norm", "learning_rate", *VARIABLE, "fill"]
     keys.append("nonfinite_steps")
     assert list(lines[1]) == keys  # no `mfu`: the peak of this processor is not known
-    assert list(lines[0]) == [key for key in keys if key != "frames_per_second"]  # the first step was compiled
+    assert list(lines[0]) == [key for key in keys if key not in VARIABLE]  # the first step was compiled
     validated = {f"valid_{split}_{name}" for split in ("utterance", "speaker") for name in ("loss", "accuracy_top10")}
     assert set(lines[3]) == set(lines[7]) == {"step", *validated}
     assert lines[3]["valid_utterance_loss"] != lines[3]["valid_speaker_loss"]

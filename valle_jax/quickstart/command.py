@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -15,7 +16,7 @@ from valle_jax.configs import get_preset
 from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
-CORPUS_MINUTES = 80.0
+CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
 N_CONTROLS = 60  # cases of the controls that need another pass
 AFTER_TRAINING_SECONDS = 150.0  # kept for export, synthesis, measuring and the report
 AR_SHARE = 0.62  # of the training time; codebook 1 alone decides what is understood
@@ -42,6 +43,8 @@ class Quickstart:
     """Of the corpus, the training and the sampling."""
     test_utterances: int = 120
     """Unseen texts in unseen voices to synthesise and measure."""
+    steps: tuple[int, int] | None = None
+    """Training steps of the AR and the NAR decoder; default: as many as there is time for."""
 
     def __post_init__(self):
         if self.minutes <= 0 or self.test_utterances < 2:
@@ -63,36 +66,43 @@ class Quickstart:
 
         clock.say("speaking the corpus")
         corpus = out / "corpus"
-        Corpus(str(corpus), CORPUS_MINUTES, test_utterances=self.test_utterances, seed=self.seed).run()
+        Corpus(str(corpus), CORPUS_MINUTES * self.minutes, test_utterances=self.test_utterances, seed=self.seed).run()
         clock.say("encoding it with mel_rvq")
         prepare(Prepare(source=str(corpus / "train" / "manifest.jsonl"), out=str(out / "dataset")), progress=False)
 
     def _train(self, out: pathlib.Path, clock: Clock) -> dict[Stage, int]:
-        """Trains both stages and exports the model; the steps that there was time for."""
+        """Trains both stages and exports the model; returns the steps."""
         from valle_jax.inference.export import export_model
         from valle_jax.train.loop import train
 
         data = [(out / "dataset", 1.0)]
-        calibration = out / "calibration"
-        clock.say("measuring the speed of training")
-        first = train(self._config("ar", 1), data, calibration)
-        assert first.step == 1
-        before = time.time()
-        train(self._config("ar", CALIBRATION_STEPS), data, calibration)
-        step_seconds = (time.time() - before) / CALIBRATION_STEPS
-        shutil.rmtree(calibration)
-
+        step_seconds = 0.0 if self.steps else self._calibrate(out, clock)
         steps: dict[Stage, int] = {}
         plan: tuple[tuple[Stage, float, float], ...] = (("ar", AR_SHARE, 1.0), ("nar", 1.0, NAR_STEP_COST))
-        for stage, share, cost in plan:
-            seconds = share * (clock.left() - AFTER_TRAINING_SECONDS)
-            steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
-            clock.say(f"training the {stage.upper()} decoder, {steps[stage]} steps")
+        for i, (stage, share, cost) in enumerate(plan):
+            if self.steps:
+                steps[stage] = self.steps[i]
+            else:
+                seconds = share * (clock.left() - AFTER_TRAINING_SECONDS)
+                steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
+            clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
             before = time.time()
             train(self._config(stage, steps[stage]), data, out / stage)
             step_seconds = (time.time() - before) / (steps[stage] * cost)
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
+
+    def _calibrate(self, out: pathlib.Path, clock: Clock) -> float:
+        """Seconds per AR step on this machine, from a short run that is thrown away."""
+        from valle_jax.train.loop import train
+
+        clock.say("measuring how fast this machine trains")
+        folder = out / "calibration"
+        train(self._config("ar", CALIBRATION_STEPS), [(out / "dataset", 1.0)], folder)
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        speeds = [json.loads(line) for line in lines if "seconds_per_step" in line]
+        shutil.rmtree(folder)
+        return speeds[-1]["seconds_per_step"]
 
     def _config(self, stage: Stage, steps: int) -> Config:
         """The preset `tiny` with what the digits ask for."""

@@ -119,7 +119,7 @@ class Throughput:
         self._restart()
 
     def _restart(self) -> None:
-        self._start, self._frames, self._tokens = time.perf_counter(), 0.0, 0.0
+        self._start, self._steps, self._frames, self._tokens = time.perf_counter(), 0, 0.0, 0.0
 
     def add(self, frames: float, tokens: float) -> None:
         """Adds a finished step. The first one, which was compiled in its time, starts the clock instead."""
@@ -127,15 +127,20 @@ class Throughput:
             self._compiling = False
             self._restart()
             return
+        self._steps += 1
         self._frames += frames
         self._tokens += tokens
 
     def take(self) -> dict[str, float]:
-        """`frames_per_second` and, where the chip's peak is known, `mfu`, since the last call; {} without a step."""
+        """Since the last call `frames_per_second`, `seconds_per_step` and, where the chip's peak is known, `mfu`.
+
+        Without a step: {}.
+        """
         seconds = time.perf_counter() - self._start
         values = {}
-        if self._frames:
+        if self._steps:
             values["frames_per_second"] = self._frames / seconds
+            values["seconds_per_step"] = seconds / self._steps
             if self._peak is not None:
                 values["mfu"] = model_flops(self._decoder, self._tokens) / seconds / self._peak
         self._restart()
