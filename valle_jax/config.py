@@ -48,6 +48,7 @@ class ModelConfig:
     nar_tying: Literal["same", "next", "none"] = "same"  # NAR only: head of codebook k = embedding of codebook k, k+1
     prepend_bos: bool = False  # AR only: a begin-of-audio token between the phonemes and the codes
     position_scale: Literal["fixed", "learned"] = "fixed"  # factor on the sinusoids: 1, or a learned scalar per kind
+    text_position_step: float = 1.0  # between two phonemes; frames per phoneme makes the alignment a diagonal
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 on accelerators
     remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes: nothing, all but dots, all
     attention: Literal["auto", "xla", "blocked"] = "auto"  # back end; auto: the first that supports the case
@@ -64,6 +65,9 @@ class ModelConfig:
             f"model.d_model={self.d_model} is not divisible by model.n_heads={self.n_heads}",
         )
         _require(self.d_model % 2 == 0, f"model.d_model={self.d_model} must be even (sinusoids come in pairs)")
+        _require(
+            self.text_position_step > 0, f"model.text_position_step={self.text_position_step} must be positive"
+        )
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
 
 

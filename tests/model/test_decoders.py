@@ -1,5 +1,6 @@
 """Invariants of both decoders: initial loss, causality, packing, caching, precision, and every switch."""
 
+import dataclasses
 import math
 
 import jax
@@ -110,6 +111,17 @@ def test_packed_equals_alone(stage):
         alone = np.asarray(logits(params, pack([(phonemes, codes)], 64, config, stage=2)))
         np.testing.assert_allclose(packed[0, at : at + length], alone[0, :length], atol=TOLERANCE)
         at += length
+
+
+@pytest.mark.parametrize("stage", ["ar", "nar"])
+def test_text_position_step_stretches_the_positions_of_phonemes_only(stage):
+    config = tiny_config(stage)
+    _, params, logits = _make(config)
+    _, _, stretched = _make(dataclasses.replace(config, text_position_step=3.0))
+    batch = pack(_utterances(), 96, config, stage=2)
+    moved = {**batch, "position": np.where(batch["kind"] == KIND_TEXT, 3, 1) * batch["position"]}
+    np.testing.assert_allclose(stretched(params, batch), logits(params, moved), atol=TOLERANCE)
+    assert np.abs(stretched(params, batch) - logits(params, batch)).max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(

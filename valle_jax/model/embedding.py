@@ -47,6 +47,8 @@ class Embedder(nnx.Module):
     def __call__(self, embedding_BTD, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array:
         """Scales looked-up embeddings and adds positions; `kind_BT` None means that all tokens are acoustic."""
         D = self.config.d_model
+        if kind_BT is not None:
+            position_BT = jnp.where(kind_BT == KIND_TEXT, position_BT * self.config.text_position_step, position_BT)
         position = sinusoids(position_BT, D)
         if self.config.position_scale == "learned":
             scale = self.acoustic_scale[...]
