@@ -65,9 +65,7 @@ class ModelConfig:
             f"model.d_model={self.d_model} is not divisible by model.n_heads={self.n_heads}",
         )
         _require(self.d_model % 2 == 0, f"model.d_model={self.d_model} must be even (sinusoids come in pairs)")
-        _require(
-            self.text_position_step > 0, f"model.text_position_step={self.text_position_step} must be positive"
-        )
+        _require(self.text_position_step > 0, f"model.text_position_step={self.text_position_step} must be positive")
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
 
 

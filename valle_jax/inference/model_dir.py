@@ -126,16 +126,14 @@ def load_model_dir(path: str | pathlib.Path) -> ModelDir:
         file = path / f"{stage}.safetensors"
         if not file.is_file():
             raise UserError(f"{path} is not a model directory: {file.name} is missing; `valle export` makes one")
-        model_config = Config.from_json({"model": config[stage]}).model
+        model_config = Config.from_json({"model": config.get(stage, {})}).model
         try:
             parts[stage] = model_config, unflatten(load_file(file))
         except SafetensorError as error:
             raise UserError(f"{file} is damaged ({error}); copy or export the model again") from None
         _check_params(*parts[stage], str(file))
-    return ModelDir(
-        *parts["ar"],
-        *parts["nar"],
-        Vocabulary.from_json(read("vocabulary.json")),
-        CodecInfo.from_json(read("codec.json")),
-        config["max_tokens"],
-    )
+    try:
+        vocabulary, codec = Vocabulary.from_json(read("vocabulary.json")), CodecInfo.from_json(read("codec.json"))
+        return ModelDir(*parts["ar"], *parts["nar"], vocabulary, codec, config["max_tokens"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: a .json file lacks a field ({error}); export the model again") from None
