@@ -29,7 +29,9 @@ from valle_jax.evaluation.digits import DIGITS
 TEST_SHARE = 4  # one sequence in so many is a test sequence
 PROMPT_SECONDS = 3.0
 WORDS_PER_DIGIT = 0.9  # of espeak's words per minute, as measured: how many digits make a prompt
-TRAINING_DIGITS = range(3, 10)
+TRAINING_DIGITS = range(2, 9)  # short ones teach which digit is where: models learn that from the front on
+RATES = range(168, 173)  # words per minute; near to each other, so that a position tells how far a text has been read
+INTONATIONS = range(30, 71)
 TEST_DIGITS = range(4, 9)
 VALIDATION_SHARE = 0.03  # of the training voices' utterances
 VALIDATION_UTTERANCES = 8  # of each validation voice
@@ -131,7 +133,8 @@ def draw_voices(variants: tuple[Variant, ...], count: int, random: np.random.Gen
         turns = -(-(count - i % len(variants)) // len(variants))  # voices that this variant gets
         share = (turn + random.uniform(0.1, 0.9)) / turns
         pitch = variant.lowest_pitch + share * (variant.highest_pitch - variant.lowest_pitch)
-        voices.append(Voice(variant.name, round(pitch), int(random.integers(30, 71)), int(random.integers(155, 186))))
+        intonation, rate = (int(random.choice(choices)) for choices in (INTONATIONS, RATES))
+        voices.append(Voice(variant.name, round(pitch), intonation, rate))
     return voices
 
 

@@ -47,8 +47,10 @@ class ModelConfig:
     ar_tied: bool = True  # AR only: output projection = acoustic embedding
     nar_tying: Literal["same", "next", "none"] = "same"  # NAR only: head of codebook k = embedding of codebook k, k+1
     prepend_bos: bool = False  # AR only: a begin-of-audio token between the phonemes and the codes
-    position_scale: Literal["fixed", "learned"] = "fixed"  # factor on the sinusoids: 1, or a learned scalar per kind
+    position_scale: Literal["fixed", "learned"] = "fixed"  # factor on the sinusoids: fixed, or learned for each kind
+    position_amplitude: float = 1.0  # that factor, or where it starts
     text_position_step: float = 1.0  # between two phonemes; frames per phoneme makes the alignment a diagonal
+    query_key_init: Literal["independent", "shared"] = "independent"  # shared: keys start as projected like queries
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 on accelerators
     remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes: nothing, all but dots, all
     attention: Literal["auto", "xla", "blocked"] = "auto"  # back end; auto: the first that supports the case
@@ -65,7 +67,8 @@ class ModelConfig:
             f"model.d_model={self.d_model} is not divisible by model.n_heads={self.n_heads}",
         )
         _require(self.d_model % 2 == 0, f"model.d_model={self.d_model} must be even (sinusoids come in pairs)")
-        _require(self.text_position_step > 0, f"model.text_position_step={self.text_position_step} must be positive")
+        for name in ("position_amplitude", "text_position_step"):
+            _require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)} must be positive")
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
 
 

@@ -193,6 +193,8 @@ def test_remat_changes_no_gradient(remat):
         ("ar", {"activation": "swiglu"}, {"transformer.blocks.mlp.w_in": (2, 32, 2, 64)}),
         ("ar", {"norm_position": "post"}, {}),
         ("ar", {"position_scale": "learned"}, {"embed.text_scale": ()}),
+        ("ar", {"position_amplitude": 2.0}, {}),
+        ("ar", {"query_key_init": "shared"}, {}),
         ("nar", {"nar_tying": "same"}, {}),
         ("nar", {"nar_tying": "next"}, {"head": (1, 60, 32)}),
         ("nar", {"nar_tying": "none"}, {"head": (3, 60, 32)}),
@@ -221,6 +223,18 @@ def test_switches_change_the_model_and_train(stage, changes, shapes):
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         assert np.isfinite(gradient).all(), path
         assert np.abs(gradient).max() > 0, f"{jax.tree_util.keystr(path)} never learns"
+
+
+def test_shared_keys_start_as_the_queries():
+    """And nothing else changes, so that runs with and without it can be compared."""
+    _, independent, _ = _make(tiny_config("ar"))
+    _, shared, _ = _make(tiny_config("ar", query_key_init="shared"))
+    weights = shared["transformer"]["blocks"]["w_qkv"]
+    np.testing.assert_array_equal(weights[:, :, 0], weights[:, :, 1])
+    shared["transformer"]["blocks"]["w_qkv"] = weights.at[:, :, 1].set(
+        independent["transformer"]["blocks"]["w_qkv"][:, :, 1]
+    )
+    jax.tree.map(np.testing.assert_array_equal, shared, independent)
 
 
 def test_nar_tying_uses_the_named_embedding():

@@ -33,8 +33,8 @@ class Embedder(nnx.Module):
         self.phonemes = param(rngs, (config.n_symbols, D), ("vocab", "embed"), std)
         self.acoustic = param(rngs, (*acoustic_shape, D), (*lead, "vocab", "embed"), std)
         if config.position_scale == "learned":
-            self.text_scale = constant(1.0, (), ())
-            self.acoustic_scale = constant(1.0, (), ())
+            self.text_scale = constant(config.position_amplitude, (), ())
+            self.acoustic_scale = constant(config.position_amplitude, (), ())
 
     def text(self, token: jax.Array) -> jax.Array:
         """Phoneme embeddings [..., D]; ids beyond the table (acoustic ones, masked by the caller) read its last row."""
@@ -55,4 +55,6 @@ class Embedder(nnx.Module):
             if kind_BT is not None:
                 scale = jnp.where(kind_BT == KIND_TEXT, self.text_scale[...], scale)[..., None]
             position = position * scale
+        else:
+            position = position * self.config.position_amplitude
         return (embedding_BTD * D**0.5 + position).astype(compute_dtype(self.config))

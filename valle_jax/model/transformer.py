@@ -32,6 +32,10 @@ class Block(nnx.Module):
         H = D // N
         self.config = config
         self.w_qkv = param(rngs, (L, D, 3, N, H), ("layers", "embed", None, "heads", None), std=D**-0.5)
+        if config.query_key_init == "shared":
+            # Tokens then attend at first to those like them, in content and position (Trockman and Kolter, 2023,
+            # "Mimetic initialization of self-attention layers").
+            self.w_qkv[...] = self.w_qkv[...].at[:, :, 1].set(self.w_qkv[:, :, 0])
         self.b_qkv = constant(0.0, (L, 3, N, H), ("layers", None, "heads", None))
         self.w_o = param(rngs, (L, N, H, D), ("layers", "heads", None, "embed"), std=(2 * L * D) ** -0.5)
         self.b_o = constant(0.0, (L, D), ("layers", None))

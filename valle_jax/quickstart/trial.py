@@ -16,7 +16,7 @@ from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
 # Digits leave little to choose: cool sampling, and lengths near those that the prompt's rate predicts.
 OPTIONS = Options(
-    sampling=Sampling(temperature=0.6, top_k=30), min_rate_ratio=0.6, max_rate_ratio=1.8, best_of=4, batch_size=16
+    sampling=Sampling(temperature=0.8, top_k=30), min_rate_ratio=0.6, max_rate_ratio=1.8, best_of=2, batch_size=16
 )
 
 
