@@ -120,6 +120,7 @@ class Quickstart:
             "model.text_position_step": FRAMES_PER_PHONEME,
             "model.position_amplitude": 2.0,
             "model.query_key_init": "shared",
+            "model.n_heads": 6,
             "optimizer.warmup_steps": min(50, steps // 4),
         }
         return get_preset("tiny", stage).override(settings)
