@@ -121,6 +121,7 @@ class TrainConfig:
     accumulate: int = 1  # microbatches per step, each of rows / accumulate rows
     seed: int = 0  # of initialisation, dropout and data order
     code_noise: float = 0.0  # share of input codes replaced by random ones (makes the AR forgive its own mistakes)
+    text_dropout: float = 0.0  # AR: share of examples whose phonemes are hidden; needed for guided sampling
     log_every: int = 50  # steps between lines of metrics.jsonl
     evaluate_every: int = 2_000  # steps between passes over the validation rows; 0: only at the end
     evaluate_rows: int = 64  # validation rows of each split per pass
@@ -137,7 +138,8 @@ class TrainConfig:
             self.rows % self.accumulate == 0,
             f"train.rows={self.rows} is not divisible by train.accumulate={self.accumulate}",
         )
-        _require(0 <= self.code_noise < 1, f"train.code_noise={self.code_noise} must be in [0, 1)")
+        for name in ("code_noise", "text_dropout"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)} must be in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The compiled samplers against a sampler without a cache, and what batching must not change."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -54,6 +56,34 @@ def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
     found = out.codes[0, : out.length[0]]
     assert list(found) == codes[len(job.prompt_codes) :]
     assert bool(out.finished[0]) == (len(found) < 12)
+
+
+def test_guidance_0_is_sampling_without_the_text_and_1_is_none(decoders):
+    ar, _ = decoders
+    jobs = [_job(0, most=12), _job(1, phonemes=5, most=12)]
+    textless = [dataclasses.replace(job, phonemes=np.zeros_like(job.phonemes)) for job in jobs]
+    plain, guided_0, without = _run_ar(ar, jobs), _run_ar(ar, jobs, Sampling(0, guidance=0.0)), _run_ar(ar, textless)
+    np.testing.assert_array_equal(guided_0.codes, without.codes)
+    assert (plain.codes != without.codes).any()
+
+
+def test_guided_decoding_equals_argmax_of_combined_full_forward_passes(decoders):
+    ar, _ = decoders
+    job = _job(0, most=8)
+    out = _run_ar(ar, [job], Sampling(temperature=0, guidance=2.5))
+    codes, logits = list(job.prompt_codes[:, 0]), jax.jit(ar[0].logits)
+    for _ in range(8):
+        with_text, without = (
+            np.asarray(logits(ar[1], pack([(text, np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)))[
+                0, len(job.phonemes) + len(codes)
+            ]
+            for text in (job.phonemes, np.zeros_like(job.phonemes))
+        )
+        best = int((without + 2.5 * (with_text - without)).argmax())
+        if best == 60:
+            break
+        codes.append(best)
+    assert list(out.codes[0, : out.length[0]]) == codes[len(job.prompt_codes) :]
 
 
 def test_rows_end_by_themselves_and_within_their_limits(decoders):

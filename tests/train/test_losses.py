@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from train_helpers import random_rows, sized, tiny_config
 
-from valle_jax.data.batch import KIND_ACOUSTIC
-from valle_jax.train.losses import add_code_noise, loss_sums
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
+from valle_jax.train.losses import add_code_noise, drop_text, loss_sums
+from valle_jax.text.vocabulary import EOS_ID, PAD_ID
 
 
 def test_sums_against_numpy():
@@ -26,6 +27,25 @@ def test_sums_against_numpy():
     assert (sums.targets, sums.correct_top10) == (targets, correct)
     np.testing.assert_allclose(sums.stage_loss, stage_loss, rtol=1e-5)
     assert sums.stage_targets.sum() == targets
+
+
+def test_text_dropout_hides_whole_texts_only():
+    config = sized(tiny_config())
+    batch = random_rows(config, rows=300)
+    token = np.asarray(drop_text(batch, 0.3, jax.random.key(0))["token"])
+    is_phoneme = (batch["kind"] == KIND_TEXT) & (batch["token"] != EOS_ID)
+    np.testing.assert_array_equal(token[~is_phoneme], batch["token"][~is_phoneme])
+    hidden = []
+    for row in range(300):
+        for segment in range(1, batch["segment"][row].max() + 1):
+            mine = is_phoneme[row] & (batch["segment"][row] == segment)
+            changed = token[row, mine] != batch["token"][row, mine]
+            was_padding = batch["token"][row, mine] == PAD_ID
+            hidden.append((token[row, mine] == PAD_ID).all())
+            assert hidden[-1] or not changed.any()
+            assert not hidden[-1] or (changed | was_padding).all()
+    # Segments are drawn one by one: a binomial share, within four standard deviations.
+    assert abs(np.mean(hidden) - 0.3) < 4 * (0.3 * 0.7 / len(hidden)) ** 0.5
 
 
 def test_code_noise_reaches_input_codes_only():

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
-from valle_jax.model.ar import ARDecoder
+from valle_jax.model.ar import ARDecoder, hide_text
 from valle_jax.model.cache import Cache
 
 
@@ -42,7 +42,7 @@ class Generated:
 @dataclasses.dataclass(frozen=True)
 class _State:
     step: jax.Array  # int32, codes drawn so far
-    logits: jax.Array  # float32 [B, V + 1], of the next code
+    logits: jax.Array  # float32 [B, V + 1] of the next code; with guidance [2B, V + 1]
     cache: Cache
     codes: jax.Array  # int32 [B, M]
     length: jax.Array  # int32 [B]
@@ -80,28 +80,41 @@ def generate_ar(
     model = decoder.bind(params)
     assert isinstance(model, ARDecoder)
     B, T = batch["token"].shape
+    guided = sampling.guidance != 1.0
+
+    def per_row(x: Any) -> Any:
+        """What is fed to the decoder: with guidance every row twice, the second time without its text."""
+        return jnp.concatenate([x, x]) if guided else x
+
+    if guided:
+        hidden = hide_text(batch)
+        batch = {name: jnp.concatenate([batch[name], hidden[name]]) for name in batch}
     end_of_speech = decoder.config.codebook_size
     logits, cache = model.prefill(batch, T + max_frames)
     layers = model.unstack()
     # Acoustic positions are counted on from the prompt's (and a begin-of-audio token's, which holds position 0).
     first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + 1, 0), axis=1)
+    first_position = first_position[:B]
     row = jnp.arange(B)
 
     def step(state: _State) -> _State:
         early = state.step < min_frames_B
-        allowed = jnp.where(
-            early[:, None] & (jnp.arange(state.logits.shape[-1]) == end_of_speech)[None], -jnp.inf, state.logits
-        )
+        logits = state.logits[:B]
+        if guided:
+            logits = state.logits[B:] + sampling.guidance * (logits - state.logits[B:])
+        is_end = jnp.arange(logits.shape[-1]) == end_of_speech
+        allowed = jnp.where(early[:, None] & is_end[None], -jnp.inf, logits)
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.step)
         code = sampling.draw(allowed, keys, state.recent)
-        log_probability = jax.nn.log_softmax(state.logits)[row, code]
+        log_probability = jax.nn.log_softmax(state.logits[:B])[row, code]
         ended = (code == end_of_speech) & ~state.done
         alive = ~state.done & ~ended
         length = state.length + alive
         position = first_position + state.step
-        logits, cache = model.decode(jnp.where(alive, code, 0), position, state.cache, layers)
+        fed = per_row(jnp.where(alive, code, 0))
+        logits, cache = model.decode(fed, per_row(position), state.cache, layers)
         # A row that is done stands still, so that its cache never grows beyond its capacity.
-        cache = dataclasses.replace(cache, length=jnp.where(alive, cache.length, state.cache.length))
+        cache = dataclasses.replace(cache, length=jnp.where(per_row(alive), cache.length, state.cache.length))
         return _State(
             step=state.step + 1,
             logits=logits,

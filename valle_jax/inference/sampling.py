@@ -26,6 +26,9 @@ class Sampling:
       repetition_window: K of repetition-aware sampling (P2, section 3.3): a drawn code whose share among the last K
         codes exceeds `repetition_threshold` is drawn again from the full distribution; 0 switches it off (P2: 10).
       repetition_threshold: t_r (P2: 0.1).
+      guidance: g of classifier-free guidance (Ho and Salimans, 2022): logits become l0 + g (l - l0), where l0 are those
+        without the text. Above 1 speech keeps closer to the text; it doubles the work, and needs a decoder that was
+        trained with `train.text_dropout`. 1 switches it off.
     """
 
     temperature: float = 1.0
@@ -33,6 +36,7 @@ class Sampling:
     top_p: float = 1.0
     repetition_window: int = 0
     repetition_threshold: float = 0.1
+    guidance: float = 1.0
 
     def __post_init__(self):
         _require(self.temperature >= 0, f"temperature {self.temperature} must not be negative")

@@ -13,6 +13,13 @@ from valle_jax.model.cache import Cache
 from valle_jax.model.embedding import Embedder
 from valle_jax.model.layers import EMBEDDING_STD, dropout, param
 from valle_jax.model.transformer import Block, Transformer
+from valle_jax.text.vocabulary import EOS_ID, PAD_ID
+
+
+def hide_text(batch: dict[str, jax.Array], where_BT: jax.Array | bool = True) -> dict[str, jax.Array]:
+    """The batch with padding in place of phonemes, where asked for; the end of text stays."""
+    phoneme = (batch["kind"] == KIND_TEXT) & (batch["token"] != EOS_ID)
+    return batch | {"token": jnp.where(phoneme & where_BT, PAD_ID, batch["token"])}
 
 
 class ARDecoder(nnx.Module):

@@ -107,12 +107,14 @@ class Quickstart:
 
     def _config(self, stage: Stage, steps: int) -> Config:
         """The preset `tiny` with what the digits ask for."""
-        interval = max(1, steps // 8)
+        interval = max(1, steps // 6)
         settings = {
             "train.steps": steps,
             "train.seed": self.seed,
             "train.rows": 1,
             "train.code_noise": 0.1 if stage == "ar" else 0.0,
+            "train.text_dropout": 0.1 if stage == "ar" else 0.0,
+            "train.evaluate_rows": 8,
             "train.evaluate_every": interval,
             "train.checkpoint_every": interval,
             "data.join_utterances": 4,

@@ -16,7 +16,11 @@ from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
 # Digits leave little to choose: cool sampling, and lengths near those that the prompt's rate predicts.
 OPTIONS = Options(
-    sampling=Sampling(temperature=0.8, top_k=30), min_rate_ratio=0.6, max_rate_ratio=1.8, best_of=2, batch_size=16
+    sampling=Sampling(temperature=0.8, top_k=30, guidance=2.0),
+    min_rate_ratio=0.6,
+    max_rate_ratio=1.8,
+    best_of=1,
+    batch_size=16,
 )
 
 
@@ -95,7 +99,7 @@ def speak(tts: Synthesizer, cases: Sequence[Case], seed: int, n_controls: int) -
         "other_prompt": [Request(c.text, n.prompt, n.prompt_text) for c, n in zip(cases, followers, strict=False)],
         "other_text": [Request(n.text, c.prompt, c.prompt_text) for c, n in zip(cases, followers, strict=False)],
     }.items():
-        said = tts.synthesize_batch(requests, seed=seed, options=dataclasses.replace(OPTIONS, best_of=1))
+        said = tts.synthesize_batch(requests, seed=seed, options=OPTIONS)
         spoken[name] = Spoken([audio.samples for audio in said], [audio.info["finished"] for audio in said])
     return spoken
 

@@ -11,6 +11,7 @@ import optax
 
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.model.ar import hide_text
 
 TOP = 10  # of the accuracy that is reported
 
@@ -63,6 +64,16 @@ def loss_sums(logits: jax.Array, batch: dict[str, jax.Array], config: ModelConfi
         jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in (loss_BT, mask)
     )
     return Sums(loss_BT.sum(), mask.sum(), correct, stage_loss, stage_targets)
+
+
+def drop_text(batch: dict[str, jax.Array], share: float, key: jax.Array) -> dict[str, jax.Array]:
+    """Hides the phonemes of a share of the segments, so that the decoder also learns to speak without a text.
+
+    Guided sampling (`Sampling.guidance`) compares the two.
+    """
+    rows, length = batch["segment"].shape
+    dropped_BS = jax.random.bernoulli(key, share, (rows, length + 1))  # by segment number
+    return hide_text(batch, jnp.take_along_axis(dropped_BS, batch["segment"], axis=1))
 
 
 def add_code_noise(
