@@ -6,8 +6,8 @@ import numpy as np
 from train_helpers import random_rows, sized, tiny_config
 
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
-from valle_jax.train.losses import add_code_noise, drop_text, loss_sums
 from valle_jax.text.vocabulary import EOS_ID, PAD_ID
+from valle_jax.train.losses import add_code_noise, drop_text, loss_sums
 
 
 def test_sums_against_numpy():
