@@ -24,6 +24,7 @@ FRAMES_PER_PHONEME = 3.8  # of the corpus
 CALIBRATION_STEPS = 30
 NAR_STEP_COST = 1.15  # of an AR step
 MIN_STEPS = 60
+ONE_DEVICE = {"data": 1}  # a batch is one row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Quickstart:
                 steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
             clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
             before = time.time()
-            train(self._config(stage, steps[stage]), data, out / stage)
+            train(self._config(stage, steps[stage]), data, out / stage, mesh=ONE_DEVICE)
             step_seconds = (time.time() - before) / (steps[stage] * cost)
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
@@ -99,7 +100,7 @@ class Quickstart:
 
         clock.say("measuring how fast this machine trains")
         folder = out / "calibration"
-        train(self._config("ar", CALIBRATION_STEPS), [(out / "dataset", 1.0)], folder)
+        train(self._config("ar", CALIBRATION_STEPS), [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         speeds = [json.loads(line) for line in lines if "seconds_per_step" in line]
         shutil.rmtree(folder)
