@@ -18,7 +18,6 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-N_CONTROLS = 60  # cases of the controls that need another pass
 AFTER_TRAINING_SECONDS = 150.0  # kept for export, synthesis, measuring and the report
 AR_SHARE = 0.7  # of the training time; codebook 1 alone decides what is understood
 FRAMES_PER_PHONEME = 3.8  # of the corpus
@@ -144,7 +143,7 @@ class Quickstart:
         tts = Synthesizer.load(out / "model")
         sample_rate = tts.codec.info.sample_rate
         cases = load_cases(out / "corpus" / "test", sample_rate)
-        spoken = speak(tts, cases, self.seed, N_CONTROLS)
+        spoken = speak(tts, cases, self.seed, n_controls=len(cases) // 2)
         codes, lengths = tts.codec.encode([case.prompt for case in cases])
         prompts = tts.codec.decode(codes, lengths)
         clock.say("measuring")
