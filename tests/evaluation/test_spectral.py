@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from valle_jax.evaluation.spectral import SAMPLE_RATE, mel_distortion, warp
+from valle_jax.codec.mel_rvq import SAMPLE_RATE
+from valle_jax.evaluation.spectral import mel_distortion, warp
 
 
 def _least_sum(distance: np.ndarray, i: int = 0, j: int = 0) -> float:

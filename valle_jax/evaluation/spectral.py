@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from valle_jax.codec.mel_rvq import SAMPLE_RATE, log_mel
+from valle_jax.codec.mel_rvq import log_mel
 
 DECIBELS = 20 / np.log(10)  # per natural logarithm of a magnitude
 
@@ -42,6 +42,3 @@ def warp(distance: np.ndarray) -> list[tuple[int, int]]:
         steps = ((i - 1, j - 1), (i - 1, j), (i, j - 1))
         path.append(min(steps, key=lambda step: total[step[0] + 1, step[1] + 1]))
     return path[::-1]
-
-
-__all__ = ["SAMPLE_RATE", "mel_distortion", "warp"]

@@ -107,7 +107,8 @@ def train(
       make_sampler: called once with the resolved configuration; what it returns makes audio every `train.sample_every`.
 
     Raises:
-      UserError: see `resolve`, `check_resumable` and `warm_start`; nothing is written before these.
+      UserError: see `resolve`, `check_resumable` and `warm_start`; found before the first step and before anything in
+        a workdir with a run is changed.
       WorkError: too many steps in a row were not finite.
     """
     workdir = pathlib.Path(workdir)
