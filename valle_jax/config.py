@@ -51,6 +51,7 @@ class ModelConfig:
     position_amplitude: float = 1.0  # that factor, or where it starts
     text_position_step: float = 1.0  # between two phonemes; frames per phoneme makes the alignment a diagonal
     query_key_init: Literal["independent", "shared"] = "independent"  # shared: keys start as projected like queries
+    code_init: Literal["random", "codec"] = "random"  # NAR only; codec: embeddings start as its vectors
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 on accelerators
     remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes: nothing, all but dots, all
     attention: Literal["auto", "xla", "blocked"] = "auto"  # back end; auto: the first that supports the case

@@ -70,6 +70,14 @@ def test_codes_and_audio_equal_the_packages(codec):
     assert all(len(np.unique(codes[0, :, level])) > 5 for level in range(8))
 
 
+def test_codebooks_are_what_codes_stand_for(codec):
+    codes, _ = codec.encode([noise(20 * 320)])
+    latent = codec._model.quantizer.decode(torch.from_numpy(codes.astype(np.int64)).permute(2, 0, 1))[0].numpy().T
+    summed = sum(book[codes[0, :, level]] for level, book in enumerate(codec.codebooks))
+    # eight terms in another order of summation
+    np.testing.assert_allclose(summed, latent, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_samples", [0, 1, 320, 321, 5000])
 def test_lengths(codec, n_samples):
     codes, lengths = codec.encode([noise(n_samples)])

@@ -58,6 +58,10 @@ class Codec(Protocol):
     def info(self) -> CodecInfo:
         """The codec's facts."""
 
+    @property
+    def codebooks(self) -> np.ndarray:
+        """The vectors that codes stand for, float32 [Q, codebook_size, K]; a frame is the sum over its codebooks."""
+
     def encode(self, audio: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes a batch.
 

@@ -90,6 +90,12 @@ class EncodecTorch:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, weight_hash[:16], device, batch_seconds)
 
+    @property
+    def codebooks(self) -> np.ndarray:
+        """`Codec.codebooks`, K = 128."""
+        layers = self._model.quantizer.vq.layers[: self.info.codebooks]
+        return np.stack([layer.codebook.detach().cpu().numpy() for layer in layers])
+
     def encode(self, audio: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """`Codec.encode`; items of similar length share a batch."""
         import torch

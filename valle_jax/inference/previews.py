@@ -24,7 +24,9 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 Preview = tuple[str, np.ndarray, int]  # name, float32 samples, samples per second
 
 
-def make_previews(dataset_path: str | os.PathLike[str]) -> Callable[[Config, DatasetInfo], Callable]:
+def make_previews(
+    dataset_path: str | os.PathLike[str], codec_weights: str | None = None
+) -> Callable[[Config, DatasetInfo], Callable]:
     """For `train(make_sampler=...)`: previews of the first held-out utterances that are longer than a prompt.
 
     The AR stage continues the first 3 s of each and is heard through codebook 1 alone; the NAR stage fills in the other
@@ -32,7 +34,7 @@ def make_previews(dataset_path: str | os.PathLike[str]) -> Callable[[Config, Dat
     """
 
     def make_sampler(config: Config, info: DatasetInfo) -> Callable[[int, Params], list[Preview]]:
-        codec = get_codec(info.codec.name)
+        codec = get_codec(info.codec.name, codec_weights)
         decoder = build(config.model)
         prompt_frames = round(PROMPT_SECONDS * info.codec.frames_per_second)
         utterances = _choose(Dataset.open(dataset_path), prompt_frames)

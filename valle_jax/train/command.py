@@ -45,6 +45,8 @@ class Train:
     """Devices along each axis, such as data=4,fsdp=2,tensor=1; default: all devices on data."""
     init_from: str | None = None
     """Model directory whose parameters a new run starts from."""
+    codec_weights: str | None = None
+    """File of the codec's weights, where they are not to be fetched: for audio previews and model.code_init=codec."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Configuration override key=value, such as model.dropout=0; give it again for more."""
 
@@ -70,6 +72,7 @@ class Train:
             self.workdir,
             mesh=mesh,
             init_from=self.init_from,
-            make_sampler=make_previews(datasets[0][0]),
+            codec_weights=self.codec_weights,
+            make_sampler=make_previews(datasets[0][0], self.codec_weights),
         )
         print(f"{self.workdir}: {'stopped by SIGTERM at' if summary.terminated else 'trained to'} step {summary.step}")

@@ -24,6 +24,7 @@ from valle_jax.model import Decoder, Params, build
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.parallel.sharding import check_divides
 from valle_jax.train.checkpoint import Checkpoints, Progress
+from valle_jax.train.codec_start import codec_start
 from valle_jax.train.evaluate import Validation, selection_loss
 from valle_jax.train.metrics import MetricsWriter, Throughput
 from valle_jax.train.optimizer import make_optimizer
@@ -94,6 +95,7 @@ def train(
     *,
     mesh: Mapping[str, int] | None = None,
     init_from: str | pathlib.Path | None = None,
+    codec_weights: str | None = None,
     make_sampler: Callable[[Config, DatasetInfo], Sampler] | None = None,
 ) -> Summary:
     """Trains one stage until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
@@ -104,6 +106,7 @@ def train(
       workdir: created if it is not there.
       mesh: devices along each mesh axis; None: all on `data`.
       init_from: model directory to start a new run from; without effect on a run that has a checkpoint.
+      codec_weights: file of the codec's weights, for `model.code_init=codec`; None: the codec's default.
       make_sampler: called once with the resolved configuration; what it returns makes audio every `train.sample_every`.
 
     Raises:
@@ -116,7 +119,7 @@ def train(
     opened = [(Dataset.open(path), weight) for path, weight in datasets]
     config = resolve(config, opened, device_mesh, workdir / "plans")
     info = opened[0][0].info
-    run = _Run(config, opened, workdir, device_mesh, init_from)
+    run = _Run(config, opened, workdir, device_mesh, init_from, codec_weights)
     if make_sampler is not None and config.train.sample_every:
         run.sampler = make_sampler(config, info)
     with run, _sigterm() as terminated:
@@ -147,6 +150,7 @@ class _Run:
         workdir: pathlib.Path,
         mesh: jax.sharding.Mesh,
         init_from: str | pathlib.Path | None,
+        codec_weights: str | None,
     ):
         self.config, self.mesh = config, mesh
         self.sampler: Sampler | None = None
@@ -158,7 +162,7 @@ class _Run:
         if saved is not None:
             check_resumable(workdir, saved.identity, mine)
         self.progress = saved or Progress(step=0, rows=0, identity=mine)
-        self.state = self._first_state(saved, init_from, datasets[0][0].info)
+        self.state = self._first_state(saved, init_from, datasets[0][0].info, codec_weights)
         if jax.process_index() == 0:
             write_description(workdir, config, datasets, mesh, self.progress.step)
         plans = workdir / "plans"
@@ -182,7 +186,11 @@ class _Run:
         self._validated: tuple[int, dict[str, float]] = (-1, {})  # step, values
 
     def _first_state(
-        self, saved: Progress | None, init_from: str | pathlib.Path | None, info: DatasetInfo
+        self,
+        saved: Progress | None,
+        init_from: str | pathlib.Path | None,
+        info: DatasetInfo,
+        codec_weights: str | None,
     ) -> TrainState:
         """In this order: the newest checkpoint, the model directory, fresh parameters."""
         ema = self.config.optimizer.ema_decay > 0
@@ -191,7 +199,11 @@ class _Run:
                 saved.step, abstract_state(self._decoder, self._optimizer, self.mesh, ema=ema)
             )
         state = init_state(self._decoder, self._optimizer, self.mesh, self.config.train.seed, ema=ema)
-        return state if init_from is None else warm_start(state, init_from, self.config.model, info)
+        if init_from is not None:
+            return warm_start(state, init_from, self.config.model, info)
+        if self.config.model.stage == "nar" and self.config.model.code_init == "codec":
+            return codec_start(state, info.codec, codec_weights, self.config.train.seed)
+        return state
 
     def __enter__(self) -> _Run:
         return self
