@@ -2,9 +2,10 @@
 
 python -m data_prep.synthetic --out DIR --minutes 40
 
-A voice is a variant of espeak-ng's US English with a pitch, an intonation range and a rate of its own. Unseen voices
-are of variants that no training voice has. A digit sequence is a test sequence or a training one by its hash, so no
-test sequence is ever trained on, whatever the seed and the size.
+A voice is a variant of espeak-ng's US English with a pitch, an intonation range and a rate of its own; training voices
+also have a vocal tract of their own, by resampling. Unseen voices are of variants that no training voice has. A digit
+sequence is a test sequence or a training one by its hash, so no test sequence is ever trained on, whatever the seed and
+the size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import tyro
 
 from data_prep.espeak import Espeak
-from valle_jax.audio import write_audio
+from valle_jax.audio import resample, write_audio
 from valle_jax.errors import UserError
 from valle_jax.evaluation.digits import DIGITS
 
@@ -32,6 +33,7 @@ WORDS_PER_DIGIT = 0.9  # of espeak's words per minute, as measured: how many dig
 TRAINING_DIGITS = range(2, 9)  # short ones teach which digit is where: models learn that from the front on
 RATES = range(168, 173)  # words per minute; near to each other, so that a position tells how far a text has been read
 INTONATIONS = range(30, 71)
+TRACTS = (0.86, 1.16)  # of training voices: what women's and men's differ by
 TEST_DIGITS = range(4, 9)
 VALIDATION_SHARE = 0.03  # of the training voices' utterances
 VALIDATION_UTTERANCES = 8  # of each validation voice
@@ -48,17 +50,23 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """How a speaker speaks; see `Espeak.say`."""
+    """How a speaker speaks; see `Espeak.say`.
+
+    Attributes:
+      variant, pitch, pitch_range, rate: espeak-ng's.
+      tract: length of the vocal tract, as a multiple of the variant's; pitch and formants are divided by it.
+    """
 
     variant: str
     pitch: int
     pitch_range: int
     rate: int
+    tract: float = 1.0
 
     @property
     def speaker(self) -> str:
         """Its name in the corpus."""
-        return f"{self.variant}-p{self.pitch}-i{self.pitch_range}-r{self.rate}"
+        return f"{self.variant}-p{self.pitch}-i{self.pitch_range}-r{self.rate}-t{self.tract:.2f}"
 
 
 # Chosen by `python -m data_prep.select_variants`: of all variants these are read best, at least 0.88 of their digits on
@@ -88,7 +96,7 @@ class Corpus:
     """Folder to write."""
     minutes: float = 40.0
     """Training audio."""
-    voices: int = 96
+    voices: int = 240
     """Training voices."""
     test_utterances: int = 120
     """Utterances of unseen voices, each with a prompt of about 3 s and another text."""
@@ -125,7 +133,12 @@ def is_test_sequence(digits: tuple[int, ...]) -> bool:
     return zlib.crc32(bytes(digits)) % TEST_SHARE == 0
 
 
-def draw_voices(variants: tuple[Variant, ...], count: int, random: np.random.Generator) -> list[Voice]:
+def draw_voices(
+    variants: tuple[Variant, ...],
+    count: int,
+    random: np.random.Generator,
+    tracts: tuple[float, float] = (1.0, 1.0),
+) -> list[Voice]:
     """Voices of the variants in turn; the voices of one variant have pitches spread over its range."""
     voices = []
     for i in range(count):
@@ -134,7 +147,8 @@ def draw_voices(variants: tuple[Variant, ...], count: int, random: np.random.Gen
         share = (turn + random.uniform(0.1, 0.9)) / turns
         pitch = variant.lowest_pitch + share * (variant.highest_pitch - variant.lowest_pitch)
         intonation, rate = (int(random.choice(choices)) for choices in (INTONATIONS, RATES))
-        voices.append(Voice(variant.name, round(pitch), intonation, rate))
+        tract = float(np.exp(random.uniform(*np.log(tracts))))
+        voices.append(Voice(variant.name, round(pitch), intonation, rate, tract))
     return voices
 
 
@@ -164,7 +178,7 @@ def plan_training(options: Corpus, random: np.random.Generator) -> Iterator[Utte
     """Utterances of the validation voices, then without end those of the training voices in turn."""
     for voice in draw_voices(VALIDATION_VARIANTS, len(VALIDATION_VARIANTS), random) * VALIDATION_UTTERANCES:
         yield Utterance(draw_digits(random, TRAINING_DIGITS, test=False), voice, "valid_speaker")
-    voices = draw_voices(TRAINING_VARIANTS, options.voices, random)
+    voices = draw_voices(TRAINING_VARIANTS, options.voices, random, TRACTS)
     while True:
         for voice in voices:
             split = "valid_utterance" if random.random() < VALIDATION_SHARE else "train"
@@ -181,14 +195,19 @@ class _Writer:
 
     def write(self, name: str, utterance: Utterance, **more: str) -> float:
         """Returns the duration in seconds."""
-        voice = utterance.voice
-        samples = self._espeak.say(
-            utterance.text, f"en-us+{voice.variant}", pitch=voice.pitch, pitch_range=voice.pitch_range, rate=voice.rate
+        voice, sample_rate = utterance.voice, self._espeak.sample_rate
+        said = self._espeak.say(
+            utterance.text,
+            f"en-us+{voice.variant}",
+            pitch=voice.pitch,
+            pitch_range=voice.pitch_range,
+            rate=round(voice.rate * voice.tract),  # a longer tract slows it down again
         )
-        write_audio(self._folder / name, samples, self._espeak.sample_rate)
+        samples = resample(said, round(sample_rate / voice.tract), sample_rate)
+        write_audio(self._folder / name, samples, sample_rate)
         entry = {"audio": name, "text": utterance.text, "speaker": voice.speaker, "split": utterance.split}
         self._entries.append({**entry, **more})
-        return len(samples) / self._espeak.sample_rate
+        return len(samples) / sample_rate
 
     def close(self) -> None:
         """Writes the manifest, with the utterances of a speaker together: training joins neighbours."""

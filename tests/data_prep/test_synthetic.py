@@ -15,8 +15,10 @@ pytest.importorskip("espeakng_loader", reason="the extra `quickstart` is not ins
 from data_prep import synthetic
 from data_prep.sources import detect_layout, list_recordings
 from data_prep.synthetic import Corpus, draw_digits, draw_voices, is_test_sequence, plan_test, plan_training
+from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
 from valle_jax.evaluation.digits import DIGITS
+from valle_jax.evaluation.similarity import pitch
 
 
 def _write(folder: pathlib.Path, **options) -> pathlib.Path:
@@ -83,6 +85,19 @@ def test_voices_spread_over_their_variant_s_pitches():
         low, high = ranges[name].lowest_pitch, ranges[name].highest_pitch
         assert low <= pitches[0] and pitches[-1] <= high
         assert pitches[-1] - pitches[0] > (high - low) / 3
+
+
+def test_a_longer_tract_speaks_lower_and_as_fast(tmp_path):
+    """Resampling by `tract` divides every frequency, and espeak's rate makes up for the duration."""
+    writer = synthetic._Writer(tmp_path, synthetic.Espeak())
+    heard, seconds = {}, {}
+    for tract in (1.0, 1.15):
+        voice = synthetic.Voice("m1", 50, 30, 170, tract)
+        seconds[tract] = writer.write(f"{tract}.wav", synthetic.Utterance((1, 2, 3, 4, 5), voice, "train"))
+        samples = read_audio(tmp_path / f"{tract}.wav", 24_000)
+        heard[tract] = np.median(pitch(samples, len(samples) // 320))
+    assert seconds[1.15] == pytest.approx(seconds[1.0], rel=0.05)  # espeak's rate is in whole words per minute
+    assert heard[1.0] / heard[1.15] == pytest.approx(1.15, rel=0.05)
 
 
 def test_lengths_are_those_asked_for():

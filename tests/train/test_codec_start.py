@@ -82,7 +82,7 @@ def test_another_codec_is_refused():
 
 
 def test_train_starts_from_the_codec_of_the_dataset(dataset, tmp_path):
-    """The shared dataset claims a `mel_rvq` of other weights than the installed one: found out before anything starts."""
+    """The shared dataset claims a `mel_rvq` of other weights than the installed one."""
     config = tiny_config("nar", model__code_init="codec")
     with pytest.raises(UserError, match="prepare both with one codec"):
         train(config, [(dataset, 1.0)], tmp_path, mesh={"data": 1})
