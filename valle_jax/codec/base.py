@@ -51,6 +51,15 @@ class CodecInfo:
             )
 
 
+def pad_codes(items: Sequence[np.ndarray], codebooks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of B utterances, [T, codebooks] each, as uint16 [B, T, codebooks], zero behind the lengths int32 [B]."""
+    lengths = np.array([len(item) for item in items], np.int32)
+    codes = np.zeros((len(items), lengths.max(initial=0), codebooks), np.uint16)
+    for row, item in zip(codes, items, strict=True):
+        row[: len(item)] = item
+    return codes, lengths
+
+
 class Codec(Protocol):
     """Waveform to codes and back."""
 

@@ -14,13 +14,15 @@ import functools
 import hashlib
 import importlib.resources
 import io
+import os
 import pathlib
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from valle_jax.codec.base import CodecInfo
+from valle_jax.codec.base import CodecInfo, pad_codes
 from valle_jax.errors import UserError
 
 SAMPLE_RATE = 24_000
@@ -84,18 +86,16 @@ class MelRVQ:
 
     def encode(self, audio: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """`Codec.encode`. Each item is coded by itself, so its codes do not depend on its batch."""
-        items = [self._encode_one(samples) for samples in audio]
-        lengths = np.array([len(item) for item in items], np.int32)
-        codes = np.zeros((len(items), max(lengths, default=0), self.info.codebooks), np.uint16)
-        for row, item in zip(codes, items, strict=True):
-            row[: len(item)] = item
-        return codes, lengths
+        return pad_codes([self._encode_one(samples) for samples in audio], self.info.codebooks)
 
     def decode(self, codes: np.ndarray, lengths: np.ndarray | None = None) -> list[np.ndarray]:
         """`Codec.decode`; T frames give T * 320 samples. Codes [B, T, q] with q < Q decode the first q levels."""
         codes = np.asarray(codes)
         lengths = np.full(len(codes), codes.shape[1]) if lengths is None else lengths
-        return [griffin_lim(mel_to_magnitude(self.dequantize(c[:n]))) for c, n in zip(codes, lengths, strict=True)]
+        items = [c[:n] for c, n in zip(codes, lengths, strict=True)]
+        # Threads, because numpy's transforms and products let others run meanwhile.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda item: griffin_lim(mel_to_magnitude(self.dequantize(item))), items))
 
     def dequantize(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [T, q] as log-mel frames float32 [T, n_mels]: the sum of their entries."""

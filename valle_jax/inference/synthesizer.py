@@ -13,6 +13,7 @@ import numpy as np
 
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.codec import get_codec
+from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Job, Take, generate
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
@@ -187,13 +188,12 @@ class Synthesizer:
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:
         """Codes to audio, each behind a little of its prompt, which is cut off."""
         info = self.codec.info
+        contexts = [job.prompt_codes[-CONTEXT_FRAMES:] for job in jobs]
+        wholes = [np.concatenate([context, take.codes]) for context, take in zip(contexts, takes, strict=True)]
+        decoded = self.codec.decode(*pad_codes(wholes, info.codebooks))
         audios = []
-        for job, take in zip(jobs, takes, strict=True):
-            context = job.prompt_codes[-CONTEXT_FRAMES:]
-            samples = np.zeros(0, np.float32)
-            if len(take.codes):
-                whole = self.codec.decode(np.concatenate([context, take.codes])[None])[0]
-                samples = whole[round(len(context) * info.sample_rate / info.frames_per_second) :]
+        for context, take, whole in zip(contexts, takes, decoded, strict=True):
+            samples = whole[round(len(context) * info.sample_rate / info.frames_per_second) :]
             facts = {
                 "frames": len(take.codes),
                 "seconds": len(samples) / info.sample_rate,
