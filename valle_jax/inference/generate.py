@@ -113,8 +113,6 @@ def generate_ar(
         position = first_position + state.step
         fed = per_row(jnp.where(alive, code, 0))
         logits, cache = model.decode(fed, per_row(position), state.cache, layers)
-        # A row that is done stands still, so that its cache never grows beyond its capacity.
-        cache = dataclasses.replace(cache, length=jnp.where(per_row(alive), cache.length, state.cache.length))
         return _State(
             step=state.step + 1,
             logits=logits,

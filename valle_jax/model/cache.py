@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +12,59 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerCache:
-    """Keys and values of one layer, [B, N, S, H] each: heads lead, so that a step reads contiguous memory."""
+    """Keys and values of one layer, [X, S, H] each, where X counts rows and heads, B · N.
+
+    XLA then writes a token where it lies. With four dimensions, or with a scatter to a place of each row's own, it
+    copies the whole cache several times a step (seen on CPUs).
+    """
 
     k: jax.Array
     v: jax.Array
 
-    def append_and_attend(self, q_B1NH, k_B1NH, v_B1NH, length_B) -> tuple[jax.Array, LayerCache]:
-        """Writes one token behind each row's `length_B` tokens and attends to all of them: [B, 1, N, H]."""
-        row = jnp.arange(length_B.shape[0])
-        k = self.k.at[row, :, length_B].set(k_B1NH[:, 0].astype(self.k.dtype))
-        v = self.v.at[row, :, length_B].set(v_B1NH[:, 0].astype(self.v.dtype))
-        scores_BNS = jnp.einsum("bnh,bnsh->bns", q_B1NH[:, 0], k, preferred_element_type=jnp.float32)
-        seen = jnp.arange(k.shape[2])[None, None, :] <= length_B[:, None, None]
-        scores_BNS = jnp.where(seen, scores_BNS * q_B1NH.shape[-1] ** -0.5, -jnp.inf)
-        weights_BNS = jax.nn.softmax(scores_BNS, axis=-1).astype(v.dtype)
-        return jnp.einsum("bns,bnsh->bnh", weights_BNS, v)[:, None], LayerCache(k, v)
+    def append_and_attend(self, q_B1NH, k_B1NH, v_B1NH, end: jax.Array, seen_BS) -> tuple[jax.Array, LayerCache]:
+        """Writes one token at `end` and attends to the tokens `seen_BS`: [B, 1, N, H]."""
+        B, _, N, H = q_B1NH.shape
+        k, v = (
+            jax.lax.dynamic_update_slice_in_dim(cached, new.reshape(B * N, 1, H).astype(cached.dtype), end, axis=1)
+            for cached, new in ((self.k, k_B1NH), (self.v, v_B1NH))
+        )
+        scores_XS = jnp.einsum("xh,xsh->xs", q_B1NH.reshape(B * N, H), k, preferred_element_type=jnp.float32)
+        scores_BNS = jnp.where(seen_BS[:, None], scores_XS.reshape(B, N, -1) * H**-0.5, -jnp.inf)
+        weights_XS = jax.nn.softmax(scores_BNS, axis=-1).astype(v.dtype).reshape(B * N, -1)
+        return jnp.einsum("xs,xsh->xh", weights_XS, v).reshape(B, 1, N, H), LayerCache(k, v)
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("layers", "prefix_length", "end"), meta_fields=("prefix_space",)
+)
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """The caches of all layers, and how many tokens each row holds, int32 [B]."""
+    """The caches of all layers. Rows grow together, behind the space of the longest prefix.
+
+    Attributes:
+      layers: keys and values of each layer.
+      prefix_length: int32 [B], tokens of each row's prefix; what is between them and `prefix_space` is never seen.
+      end: int32 [], where the next token of every row goes.
+      prefix_space: where the first one went.
+    """
 
     layers: tuple[LayerCache, ...]
-    length: jax.Array
+    prefix_length: jax.Array
+    end: jax.Array
+    prefix_space: int
+
+    def seen_with_next(self) -> jax.Array:
+        """Bool [B, S]: the tokens of each row, the next one included."""
+        place = jnp.arange(self.layers[0].k.shape[1])[None]
+        return (place < self.prefix_length[:, None]) | ((place >= self.prefix_space) & (place <= self.end))
 
     @classmethod
     def from_prefill(cls, kv: tuple[jax.Array, jax.Array], length_B: jax.Array, capacity: int) -> Cache:
         """From a prefill's keys and values [L, B, T, N, H], with room for `capacity` tokens per row.
 
-        Whatever a row holds behind `length_B` is padding: it is masked, and overwritten as the row grows.
+        Whatever a row holds behind `length_B` is padding.
         """
-        k, v = (jnp.pad(x.swapaxes(2, 3), [(0, 0)] * 3 + [(0, capacity - x.shape[2]), (0, 0)]) for x in kv)
-        return cls(tuple(LayerCache(k[i], v[i]) for i in range(k.shape[0])), length_B)
+        L, B, T, N, H = kv[0].shape
+        flat = (x.swapaxes(2, 3).reshape(L, B * N, T, H) for x in kv)
+        k, v = (jnp.pad(x, [(0, 0), (0, 0), (0, capacity - T), (0, 0)]) for x in flat)
+        return cls(tuple(LayerCache(k[i], v[i]) for i in range(L)), length_B, jnp.int32(T), T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -45,9 +46,9 @@ class Block(nnx.Module):
 
     def qkv(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values, each [B, T, N, H]."""
-        qkv = jnp.einsum("btd,dcnh->cbtnh", x_BTD, self.w_qkv[...].astype(x_BTD.dtype))
-        qkv += self.b_qkv[:, None, None].astype(x_BTD.dtype)
-        q, k, v = (constrain(qkv[c], ("batch", "length", "heads", None)) for c in range(3))
+        qkv = jnp.einsum("btd,dcnh->btcnh", x_BTD, self.w_qkv[...].astype(x_BTD.dtype))
+        qkv += self.b_qkv[None, None].astype(x_BTD.dtype)
+        q, k, v = (constrain(qkv[:, :, c], ("batch", "length", "heads", None)) for c in range(3))
         return q, k, v
 
     def output(self, o_BTNH: jax.Array) -> jax.Array:
@@ -141,15 +142,17 @@ class Transformer(nnx.Module):
 
         Args:
           x_BD: its embedding.
-          cache: keys and values of the `cache.length` tokens before it.
+          cache: keys and values of the tokens before it.
           layers: what `unstack` returned.
 
         Returns:
           The hidden state [B, D] and the cache with the token appended.
         """
-        x_B1D = x_BD[:, None]
+        x_B1D, seen_BS = x_BD[:, None], cache.seen_with_next()
         new: list[LayerCache] = []
         for layer, layer_cache in zip(layers, cache.layers, strict=True):
-            x_B1D, updated = layer(x_B1D, lambda q, k, v, c=layer_cache: c.append_and_attend(q, k, v, cache.length))
+            x_B1D, updated = layer(
+                x_B1D, lambda q, k, v, c=layer_cache: c.append_and_attend(q, k, v, cache.end, seen_BS)
+            )
             new.append(updated)
-        return self._finish(x_B1D)[:, 0], Cache(tuple(new), cache.length + 1)
+        return self._finish(x_B1D)[:, 0], dataclasses.replace(cache, layers=tuple(new), end=cache.end + 1)
