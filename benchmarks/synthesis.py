@@ -71,7 +71,7 @@ class Synthesis:
         limits = np.full(batch_size, frames, np.int32)
         batches = {
             "ar": ar_batch(jobs, ar[0]),
-            "nar": nar_batch(jobs, [np.zeros(frames, np.int32)] * batch_size),
+            "nar": nar_batch(jobs, [np.zeros(frames, np.int32)] * batch_size, nar[0].config),
             "codec": np.zeros((1, frames, codec.info.codebooks), np.int32),
         }
         parts = {

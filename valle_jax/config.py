@@ -50,6 +50,7 @@ class ModelConfig:
     position_scale: Literal["fixed", "learned"] = "fixed"  # factor on the sinusoids: fixed, or learned for each kind
     position_amplitude: float = 1.0  # that factor, or where it starts
     text_position_step: float = 1.0  # between two phonemes; frames per phoneme makes the alignment a diagonal
+    text_position_anchor: Literal["segment", "utterance"] = "segment"  # phonemes count from 0, or from their frames
     query_key_init: Literal["independent", "shared"] = "independent"  # shared: keys start as projected like queries
     code_init: Literal["random", "codec"] = "random"  # NAR only; codec: embeddings start as its vectors
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 on accelerators

@@ -1,5 +1,7 @@
 """Packed rows: goldens written by hand, and packing that changes nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_datasets import CODEC, random_utterances, utterance, write
@@ -23,7 +25,7 @@ def two_examples() -> list[Example]:
     no_prompt = np.zeros((0, 3), np.int32)
     codes = [np.arange(9, dtype=np.int32).reshape(3, 3), 10 + np.arange(6, dtype=np.int32).reshape(2, 3)]
     texts = [np.array([3, 4, 1], np.int32), np.array([4, 1], np.int32)]
-    return [Example(text, no_prompt, code) for text, code in zip(texts, codes, strict=True)]
+    return [Example(text, np.arange(len(text)), no_prompt, code) for text, code in zip(texts, codes, strict=True)]
 
 
 def packed(dataset, config, examples, stage=None):
@@ -58,7 +60,7 @@ def test_ar_row_with_begin_of_audio(dataset):
 
 def test_nar_row(dataset):
     first, second = two_examples()
-    first = Example(first.text, first.frames[:1], first.frames[1:])  # one frame is the prompt
+    first = dataclasses.replace(first, prompt=first.frames[:1], frames=first.frames[1:])  # one frame is the prompt
     zero = [0, 0, 0]
     for stage in (1, 2):
         row = packed(dataset, config("nar", 11), [first, second], stage)
@@ -165,3 +167,17 @@ def test_planned_lengths_are_the_lengths_and_packing_changes_nothing(tmp_path, s
         empty = batch["segment"] == 0
         assert (batch["kind"][empty] == KIND_PADDING).all() and (batch["target"][empty] == -1).all()
     assert tokens == plan.n_tokens
+
+
+def test_phonemes_counted_on_from_the_frames_of_their_utterance(dataset):
+    """2 and 3 phonemes, each with a separator or an end; 8 frames before the second utterance are 2 phonemes of 4."""
+    utterances = [utterance(i, n, frames, "s") for i, (n, frames) in enumerate([(2, 8), (3, 5), (1, 2)])]
+    for anchor, expected in {
+        "segment": [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        "utterance": [0, 1, 2, 2, 3, 4, 5, 3, 4],  # 13 frames before the third are 3.25 phonemes
+    }.items():
+        options = config("ar", 64, model__text_position_step=4, model__text_position_anchor=anchor)
+        example = RowWriter(dataset, options).example(utterances, 0, 0, 0)
+        assert example.text_position.tolist() == expected
+        row = packed(dataset, options, [example])
+        assert row["position"][:9] == expected and row["position"][9:24] == list(range(15))

@@ -41,6 +41,20 @@ def _run_ar(ar, jobs, sampling=GREEDY, seed=0, most=16):
     return jax.device_get(generate_ar(*ar, ar_batch(jobs, ar[0]), keys, *limits.T, sampling=sampling, max_frames=most))
 
 
+def test_the_text_is_counted_on_from_the_prompt_s_last_frame():
+    """As in training, where a prompt and a text are two utterances of an example; a continued utterance is one."""
+    job = dataclasses.replace(_job(0, phonemes=9, prompt=12), prompt_phonemes=4)
+    for anchor, prompt_phonemes, expected in (
+        ("utterance", 4, [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]),  # 12 frames are 6 phonemes of 2
+        ("utterance", 0, list(range(10))),
+        ("segment", 4, list(range(10))),
+    ):
+        config = tiny_config("ar", text_position_anchor=anchor, text_position_step=2)
+        batch = ar_batch([dataclasses.replace(job, prompt_phonemes=prompt_phonemes)], build(config))
+        assert batch["position"][0, :10].tolist() == expected
+        assert batch["position"][0, 10:22].tolist() == list(range(12))
+
+
 def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
     ar, _ = decoders
     job = _job(0, most=12)
@@ -146,7 +160,7 @@ def test_nar_stages_equal_seven_separate_passes(decoders):
     _, nar = decoders
     job = _job(0)
     first = np.random.default_rng(9).integers(0, 60, 14)
-    batch = nar_batch([job], [first])
+    batch = nar_batch([job], [first], nar[0].config)
     filled = np.asarray(generate_nar(*nar, batch))
     codes = batch["codes"].copy()
     logits = jax.jit(nar[0].logits)

@@ -5,7 +5,7 @@ A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks:
     token     [B, R]     phoneme id, or for the AR the code of codebook 1 (begin of audio: codebook_size + 1); NAR: 0
     kind      [B, R]     one of the KIND_ constants
     segment   [B, R]     1, 2, … per example, 0 for padding; attention stays inside a segment
-    position  [B, R]     from 0, counted separately for text and for acoustic tokens of a segment
+    position  [B, R]     from 0, counted separately for text (see `text_positions`) and for acoustic tokens of a segment
     target    [B, R]     what to predict there (AR: a code or end of speech = codebook_size), NO_TARGET for nothing
     codes     [B, R, Q]  NAR only: all codebooks of acoustic tokens
     stage     [B]        NAR only: the codebook that the row predicts, 1..Q-1 (0-based)
@@ -13,7 +13,11 @@ A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from valle_jax.config import ModelConfig
 
 Batch = dict[str, np.ndarray]
 
@@ -23,3 +27,17 @@ KIND_ACOUSTIC = 2  # AR: any acoustic token; NAR: target frames, which show the 
 KIND_PROMPT = 3  # NAR: prompt frames, which show all codebooks and have no target
 
 NO_TARGET = -1
+
+
+def text_positions(n_phonemes: Sequence[int], n_frames: Sequence[int], config: ModelConfig) -> np.ndarray:
+    """Positions int32 [sum of n_phonemes] of the phonemes of a segment's utterances, which follow on each other.
+
+    With `model.text_position_anchor=utterance` the phonemes of each utterance are counted on from the position of its
+    first frame, in phonemes of `model.text_position_step` frames. So where a prompt ends is known, however fast it was
+    spoken; `n_frames` of the last utterance is not looked at.
+    """
+    if config.text_position_anchor == "segment":
+        return np.arange(sum(n_phonemes), dtype=np.int32)
+    before = np.concatenate([[0], np.cumsum(n_frames[: len(n_phonemes) - 1])])
+    anchors = np.round(before / config.text_position_step).astype(np.int32)
+    return np.concatenate([anchor + np.arange(n) for anchor, n in zip(anchors, n_phonemes, strict=True)])

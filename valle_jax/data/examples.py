@@ -9,7 +9,7 @@ import numpy as np
 
 from valle_jax.config import Config
 from valle_jax.data import draws
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, NO_TARGET, Batch
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, NO_TARGET, Batch, text_positions
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.packing import prompt_frames, separator
 from valle_jax.data.schema import Utterance
@@ -22,11 +22,13 @@ class Example:
 
     Attributes:
       text: int32 [S], phonemes and the end of text.
+      text_position: int32 [S].
       prompt: int32 [P, Q], frames that all codebooks are shown of; none for the AR.
       frames: int32 [T, Q], frames to predict.
     """
 
     text: np.ndarray
+    text_position: np.ndarray
     prompt: np.ndarray
     frames: np.ndarray
 
@@ -35,6 +37,7 @@ class RowWriter:
     """Writes examples of one dataset into the rows of a batch."""
 
     def __init__(self, dataset: Dataset, config: Config):
+        self._model = config.model
         self._is_ar = config.model.stage == "ar"
         self.codebooks = dataset.info.codec.codebooks
         self._end_of_speech = dataset.info.codec.codebook_size
@@ -45,13 +48,15 @@ class RowWriter:
 
     def example(self, utterances: Sequence[Utterance], seed: int, epoch: int, first_record: int) -> Example:
         """Joins utterances of a speaker; for the NAR the prompt is drawn by (seed, epoch, first record)."""
-        phonemes = [utterances[0].phonemes]
-        for utterance in utterances[1:]:
-            phonemes += [self._separator, utterance.phonemes]
-        text = np.concatenate([*phonemes, [EOS_ID]]).astype(np.int32)
+        *others, last = [utterance.phonemes for utterance in utterances]
+        phonemes = [np.concatenate([other, self._separator]) for other in others] + [np.append(last, EOS_ID)]
+        text = np.concatenate(phonemes).astype(np.int32)
+        position = text_positions(
+            [len(p) for p in phonemes], [len(utterance.codes) for utterance in utterances], self._model
+        )
         frames = np.concatenate([utterance.codes for utterance in utterances]).astype(np.int32)
         start, count, first_target = self._draw_prompt(len(frames), seed, epoch, first_record)
-        return Example(text, frames[start : start + count], frames[first_target:])
+        return Example(text, position, frames[start : start + count], frames[first_target:])
 
     def _draw_prompt(self, n_frames: int, seed: int, epoch: int, first_record: int) -> tuple[int, int, int]:
         """Where the prompt starts, its frames, and the first frame to predict."""
@@ -76,7 +81,7 @@ class RowWriter:
             batch["token"][row, start:text_end] = example.text
             batch["kind"][row, start:text_end] = KIND_TEXT
             batch["segment"][row, start:end] = segment
-            batch["position"][row, start:text_end] = np.arange(text_end - start)
+            batch["position"][row, start:text_end] = example.text_position
             batch["position"][row, text_end:end] = np.arange(end - text_end)
 
     def _write_ar(self, batch: Batch, row: int, start: int, example: Example) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT
+from valle_jax.config import ModelConfig
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, text_positions
 from valle_jax.inference.generate import generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
@@ -24,12 +25,15 @@ class Job:
       prompt_codes: int32 [P, Q], the acoustic prompt.
       min_frames: end of speech is not drawn before.
       max_frames: drawing stops there.
+      prompt_phonemes: how many of the phonemes, with the space behind them, are the prompt's transcript; 0 where prompt
+        and text are one utterance.
     """
 
     phonemes: np.ndarray
     prompt_codes: np.ndarray
     min_frames: int
     max_frames: int
+    prompt_phonemes: int = 0
 
     @property
     def prefix_length(self) -> int:
@@ -39,11 +43,18 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """One generated utterance: codes int32 [T, 1] or [T, Q], whether it ended by itself, mean log-probability."""
+    """One generated utterance.
+
+    Attributes:
+      codes: int32 [T, 1] or [T, Q].
+      finished: whether it ended by itself.
+      log_probability, text_gain: as in `Generated`.
+    """
 
     codes: np.ndarray
     finished: bool
     log_probability: float
+    text_gain: float
 
 
 def bucket(length: int, smallest: int = 64) -> int:
@@ -52,7 +63,7 @@ def bucket(length: int, smallest: int = 64) -> int:
     return -(-length // step) * step
 
 
-def _rows(jobs: Sequence[Job], length: int) -> dict[str, np.ndarray]:
+def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np.ndarray]:
     """The text part of every row, [B, length]; the rest is padding."""
     batch = {name: np.zeros((len(jobs), length), np.int32) for name in ("token", "kind", "segment", "position")}
     for row, job in enumerate(jobs):
@@ -60,7 +71,8 @@ def _rows(jobs: Sequence[Job], length: int) -> dict[str, np.ndarray]:
         batch["token"][row, text] = [*job.phonemes, EOS_ID]
         batch["kind"][row, text] = KIND_TEXT
         batch["segment"][row, text] = 1
-        batch["position"][row, text] = np.arange(len(job.phonemes) + 1)
+        said = [count for count in (job.prompt_phonemes, len(job.phonemes) + 1 - job.prompt_phonemes) if count]
+        batch["position"][row, text] = text_positions(said, [len(job.prompt_codes)], config)
     return batch
 
 
@@ -76,17 +88,17 @@ def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int) 
 def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:
     """Prefixes for `generate_ar`, padded to a length bucket."""
     bos = [decoder.config.codebook_size + 1] * decoder.config.prepend_bos
-    batch = _rows(jobs, bucket(max(job.prefix_length for job in jobs) + len(bos)))
+    batch = _rows(jobs, bucket(max(job.prefix_length for job in jobs) + len(bos)), decoder.config)
     for row, job in enumerate(jobs):
         tokens = [*bos, *job.prompt_codes[:, 0]]
         batch["token"][row, _add_acoustic(batch, row, job, len(tokens))] = tokens
     return batch
 
 
-def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
     """Rows for `generate_nar`: `first_codebook` int [T] are each job's codes of codebook 1."""
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
-    batch = _rows(jobs, bucket(max(lengths)))
+    batch = _rows(jobs, bucket(max(lengths)), config)
     batch["codes"] = np.zeros((*batch["token"].shape, jobs[0].prompt_codes.shape[1]), np.int32)
     for row, (job, codes) in enumerate(zip(jobs, first_codebook, strict=True)):
         prompt_frames = len(job.prompt_codes)
@@ -121,7 +133,7 @@ def sample_first_codebook(
         out = jax.device_get(out)
         for row, i in enumerate(indices):
             codes = out.codes[row, : out.length[row], None]
-            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]))
+            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]), float(out.text_gain[row]))
     return [takes[i] for i in range(len(jobs))]
 
 
@@ -133,7 +145,7 @@ def fill_codebooks(
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
     for indices, size in _chunks(lengths, batch_size):
         chosen = indices + indices[:1] * (size - len(indices))
-        rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen])
+        rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config)
         codes = np.asarray(generate_nar(*nar, rows))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]

@@ -30,12 +30,15 @@ class Generated:
       length: int32 [B], frames before the end of speech.
       finished: bool [B], whether the row ended by end of speech (and not by its limit).
       log_probability: float32 [B], mean log-probability of the codes and the end, under the unmodified distribution.
+      text_gain: float32 [B], by how much the text raised the log-probability of the codes and the end, in nats
+        altogether; known with guidance only, else 0.
     """
 
     codes: jax.Array
     length: jax.Array
     finished: jax.Array
     log_probability: jax.Array
+    text_gain: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -49,6 +52,7 @@ class _State:
     done: jax.Array  # bool [B]
     finished: jax.Array  # bool [B]
     log_probability: jax.Array  # float32 [B], sum so far
+    text_gain: jax.Array  # float32 [B], sum so far
     recent: jax.Array  # int32 [B, K]
 
 
@@ -107,6 +111,7 @@ def generate_ar(
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.step)
         code = sampling.draw(allowed, keys, state.recent)
         log_probability = jax.nn.log_softmax(state.logits[:B])[row, code]
+        text_gain = log_probability - jax.nn.log_softmax(state.logits[-B:])[row, code]
         ended = (code == end_of_speech) & ~state.done
         alive = ~state.done & ~ended
         length = state.length + alive
@@ -122,6 +127,7 @@ def generate_ar(
             done=~alive | (length >= max_frames_B),
             finished=state.finished | ended,
             log_probability=state.log_probability + jnp.where(state.done, 0.0, log_probability),
+            text_gain=state.text_gain + jnp.where(state.done, 0.0, text_gain),
             recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1)
             if sampling.repetition_window
             else state.recent,
@@ -139,22 +145,29 @@ def generate_ar(
             done=max_frames_B <= 0,
             finished=jnp.zeros(B, bool),
             log_probability=jnp.zeros(B),
+            text_gain=jnp.zeros(B),
             recent=jnp.full((B, sampling.repetition_window), -1, jnp.int32),
         ),
     )
     drawn = jnp.maximum(state.length + state.finished, 1)
-    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
+    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn, state.text_gain)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder",))
-def generate_nar(decoder: Decoder, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-    """Fills codebooks 2..Q of the target frames greedily, one stage after the other (P1, section 4.3).
+def generate_nar(
+    decoder: Decoder, params: Params, batch: dict[str, jax.Array], codebooks_QVK: jax.Array | None = None
+) -> jax.Array:
+    """Fills codebooks 2..Q of the target frames, one stage after the other: the most probable codes (P1, section 4.3).
+
+    With the codec's vectors, the code whose vector lies nearest to the expected one. Where the decoder is not sure, its
+    most probable code is mostly wrong and moves the frame away; the expected vector, and so the code's, is short then.
 
     Args:
       decoder: a NAR decoder.
       params: its parameters.
       batch: one segment per row: token, kind, segment, position int32 [B, T]; codes int32 [B, T, Q] with all codebooks
         of the prompt frames (KIND_PROMPT) and codebook 1 of the target frames (KIND_ACOUSTIC).
+      codebooks_QVK: `Codec.codebooks`, or None for the most probable codes.
 
     Returns:
       codes int32 [B, T, Q].
@@ -164,7 +177,12 @@ def generate_nar(decoder: Decoder, params: Params, batch: dict[str, jax.Array]) 
 
     def stage(j: jax.Array, codes_BTQ: jax.Array) -> jax.Array:
         inputs: dict[str, Any] = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
-        best_BT = model(inputs).argmax(-1).astype(codes_BTQ.dtype)
+        scores_BTV = model(inputs)
+        if codebooks_QVK is not None:
+            vectors_VK = codebooks_QVK[j]
+            expected_BTK = jax.nn.softmax(scores_BTV) @ vectors_VK
+            scores_BTV = expected_BTK @ vectors_VK.T - jnp.square(vectors_VK).sum(-1)[None, None] / 2
+        best_BT = scores_BTV.argmax(-1).astype(codes_BTQ.dtype)
         return codes_BTQ.at[..., j].set(jnp.where(target_BT, best_BT, codes_BTQ[..., j]))
 
     return jax.lax.fori_loop(1, decoder.config.codebooks, stage, batch["codes"])

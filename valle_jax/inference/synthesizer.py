@@ -143,6 +143,7 @@ class Synthesizer:
                 prompt_codes=codes[i, : lengths[i]].astype(np.int32),
                 min_frames=int(options.min_rate_ratio * expected),
                 max_frames=max(1, int(options.max_rate_ratio * expected)),
+                prompt_phonemes=len(prompt_phonemes) + 1,
             )
             self._check_length(job)
             jobs.append(job)
