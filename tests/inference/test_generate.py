@@ -142,6 +142,30 @@ def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
     np.testing.assert_allclose(out.log_probability[0], expected, atol=2e-5)  # float32 sums in another order
 
 
+@pytest.mark.parametrize("expected", [False, True])
+def test_nar_stages_equal_seven_separate_passes(decoders, expected):
+    """By the most probable codes, and by those nearest to the expected vectors."""
+    _, nar = decoders
+    job = _job(0)
+    first = np.random.default_rng(9).integers(0, 60, 14)
+    codebooks = np.random.default_rng(2).normal(size=(4, 60, 7)).astype(np.float32)
+    batch = nar_batch([job], [first], nar[0].config)
+    filled = np.asarray(generate_nar(*nar, batch, codebooks if expected else None))
+    codes = batch["codes"].copy()
+    logits = jax.jit(nar[0].logits)
+    for stage in (1, 2, 3):
+        scores = np.asarray(logits(nar[1], {**batch, "codes": codes, "stage": np.full(1, stage, np.int32)}))
+        if expected:
+            probability = np.exp(scores - scores.max(-1, keepdims=True))
+            mean = probability @ codebooks[stage] / probability.sum(-1, keepdims=True)
+            scores = -np.square(mean[..., None, :] - codebooks[stage]).sum(-1)
+        codes[..., stage] = np.where(batch["kind"] == KIND_ACOUSTIC, scores.argmax(-1), codes[..., stage])
+    np.testing.assert_array_equal(filled, codes)
+    start = job.prefix_length
+    np.testing.assert_array_equal(filled[0, start : start + 14, 0], first)
+    np.testing.assert_array_equal(filled[0, start - 11 : start], job.prompt_codes)
+
+
 def test_codes_do_not_depend_on_the_neighbours(decoders):
     """Same key, same codes: alone, in a batch of three, at another place of it."""
     ar, nar = decoders
@@ -154,23 +178,6 @@ def test_codes_do_not_depend_on_the_neighbours(decoders):
         alone = generate(jobs[i : i + 1], ar, nar, keys[i : i + 1, None], sampling)[0]
         np.testing.assert_array_equal(take.codes, alone.codes)
         np.testing.assert_array_equal(take.codes, backwards[2 - i].codes)
-
-
-def test_nar_stages_equal_seven_separate_passes(decoders):
-    _, nar = decoders
-    job = _job(0)
-    first = np.random.default_rng(9).integers(0, 60, 14)
-    batch = nar_batch([job], [first], nar[0].config)
-    filled = np.asarray(generate_nar(*nar, batch))
-    codes = batch["codes"].copy()
-    logits = jax.jit(nar[0].logits)
-    for stage in (1, 2, 3):
-        best = np.asarray(logits(nar[1], {**batch, "codes": codes, "stage": np.full(1, stage, np.int32)})).argmax(-1)
-        codes[..., stage] = np.where(batch["kind"] == KIND_ACOUSTIC, best, codes[..., stage])
-    np.testing.assert_array_equal(filled, codes)
-    start = job.prefix_length
-    np.testing.assert_array_equal(filled[0, start : start + 14, 0], first)
-    np.testing.assert_array_equal(filled[0, start - 11 : start], job.prompt_codes)
 
 
 def test_utterances_of_one_bucket_share_a_program(decoders):

@@ -48,13 +48,12 @@ class Take:
     Attributes:
       codes: int32 [T, 1] or [T, Q].
       finished: whether it ended by itself.
-      log_probability, text_gain: as in `Generated`.
+      log_probability: mean over the codes and the end.
     """
 
     codes: np.ndarray
     finished: bool
     log_probability: float
-    text_gain: float
 
 
 def bucket(length: int, smallest: int = 64) -> int:
@@ -133,20 +132,24 @@ def sample_first_codebook(
         out = jax.device_get(out)
         for row, i in enumerate(indices):
             codes = out.codes[row, : out.length[row], None]
-            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]), float(out.text_gain[row]))
+            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]))
     return [takes[i] for i in range(len(jobs))]
 
 
 def fill_codebooks(
-    jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], nar: tuple[Decoder, Params], batch_size: int = 16
+    jobs: Sequence[Job],
+    first_codebook: Sequence[np.ndarray],
+    nar: tuple[Decoder, Params],
+    batch_size: int = 16,
+    codebooks_QVK: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each."""
+    """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each; see `generate_nar`."""
     filled: dict[int, np.ndarray] = {}
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
     for indices, size in _chunks(lengths, batch_size):
         chosen = indices + indices[:1] * (size - len(indices))
         rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config)
-        codes = np.asarray(generate_nar(*nar, rows))
+        codes = np.asarray(generate_nar(*nar, rows, codebooks_QVK))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]
     return [filled[i] for i in range(len(jobs))]
@@ -159,15 +162,17 @@ def generate(
     keys: jax.Array,
     sampling: Sampling,
     batch_size: int = 16,
+    codebooks_QVK: np.ndarray | None = None,
 ) -> list[Take]:
     """The best take of every job: finished ones go first, then the highest mean log-probability.
 
-    `keys` [jobs, N] are the random keys of the N takes of each job. The NAR only sees the best takes.
+    `keys` [jobs, N] are the random keys of the N takes of each job. The NAR only sees the best takes; for
+    `codebooks_QVK` see `generate_nar`.
     """
     n_takes = keys.shape[1]
     repeated = [job for job in jobs for _ in range(n_takes)]
     takes = sample_first_codebook(repeated, ar, keys.reshape(-1), sampling, batch_size)
     groups = (takes[i : i + n_takes] for i in range(0, len(takes), n_takes))
     best = [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
-    filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size)
+    filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size, codebooks_QVK)
     return [dataclasses.replace(take, codes=codes) for take, codes in zip(best, filled, strict=True)]

@@ -30,15 +30,12 @@ class Generated:
       length: int32 [B], frames before the end of speech.
       finished: bool [B], whether the row ended by end of speech (and not by its limit).
       log_probability: float32 [B], mean log-probability of the codes and the end, under the unmodified distribution.
-      text_gain: float32 [B], by how much the text raised the log-probability of the codes and the end, in nats
-        altogether; known with guidance only, else 0.
     """
 
     codes: jax.Array
     length: jax.Array
     finished: jax.Array
     log_probability: jax.Array
-    text_gain: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +49,6 @@ class _State:
     done: jax.Array  # bool [B]
     finished: jax.Array  # bool [B]
     log_probability: jax.Array  # float32 [B], sum so far
-    text_gain: jax.Array  # float32 [B], sum so far
     recent: jax.Array  # int32 [B, K]
 
 
@@ -111,7 +107,6 @@ def generate_ar(
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.step)
         code = sampling.draw(allowed, keys, state.recent)
         log_probability = jax.nn.log_softmax(state.logits[:B])[row, code]
-        text_gain = log_probability - jax.nn.log_softmax(state.logits[-B:])[row, code]
         ended = (code == end_of_speech) & ~state.done
         alive = ~state.done & ~ended
         length = state.length + alive
@@ -127,7 +122,6 @@ def generate_ar(
             done=~alive | (length >= max_frames_B),
             finished=state.finished | ended,
             log_probability=state.log_probability + jnp.where(state.done, 0.0, log_probability),
-            text_gain=state.text_gain + jnp.where(state.done, 0.0, text_gain),
             recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1)
             if sampling.repetition_window
             else state.recent,
@@ -145,12 +139,11 @@ def generate_ar(
             done=max_frames_B <= 0,
             finished=jnp.zeros(B, bool),
             log_probability=jnp.zeros(B),
-            text_gain=jnp.zeros(B),
             recent=jnp.full((B, sampling.repetition_window), -1, jnp.int32),
         ),
     )
     drawn = jnp.maximum(state.length + state.finished, 1)
-    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn, state.text_gain)
+    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder",))

@@ -71,6 +71,8 @@ class Options:
       min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text.
       max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
       best_of: takes per request; finished ones go first, then the highest mean log-probability.
+      expected_codes: whether the NAR takes the codes whose vectors lie nearest to the expected ones, and not the most
+        probable codes: for decoders that were trained little.
       batch_size: takes that are generated side by side.
     """
 
@@ -78,6 +80,7 @@ class Options:
     min_rate_ratio: float = 0.5
     max_rate_ratio: float = 2.5
     best_of: int = 1
+    expected_codes: bool = False
     batch_size: int = 16
 
 
@@ -184,7 +187,15 @@ class Synthesizer:
         fold_in = jax.random.fold_in
         takes = np.arange(options.best_of)
         keys = jax.vmap(lambda i: jax.vmap(lambda take: fold_in(fold_in(jax.random.key(seed), i), take))(takes))
-        return generate(jobs, self._ar, self._nar, keys(np.arange(len(jobs))), options.sampling, options.batch_size)
+        return generate(
+            jobs,
+            self._ar,
+            self._nar,
+            keys(np.arange(len(jobs))),
+            options.sampling,
+            options.batch_size,
+            self.codec.codebooks if options.expected_codes else None,
+        )
 
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:
         """Codes to audio, each behind a little of its prompt, which is cut off."""

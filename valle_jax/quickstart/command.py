@@ -117,6 +117,7 @@ class Quickstart:
             "optimizer.warmup_steps": min(50, steps // 4),
             # What lets a decoder find the place in the text within minutes rather than days (docs/quickstart.md).
             "model.text_position_step": FRAMES_PER_PHONEME,
+            "model.text_position_anchor": "utterance",
             "model.query_key_init": "shared",
             "model.n_heads": 6,
         }

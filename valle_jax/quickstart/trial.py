@@ -17,10 +17,10 @@ from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
 # Digits leave little to choose: cool sampling, and lengths near those that the prompt's rate predicts.
 OPTIONS = Options(
-    sampling=Sampling(temperature=0.8, top_k=30, guidance=2.0),
+    sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
     min_rate_ratio=0.6,
     max_rate_ratio=1.8,
-    best_of=1,
+    expected_codes=True,
     batch_size=16,
 )
 
