@@ -9,7 +9,7 @@ from packed import pack, tiny_config
 
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_batch
-from valle_jax.inference.generate import generate_ar, generate_nar
+from valle_jax.inference.generate import ExpectedCodes, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 
@@ -150,13 +150,13 @@ def test_nar_stages_equal_seven_separate_passes(decoders, expected):
     first = np.random.default_rng(9).integers(0, 60, 14)
     codebooks = np.random.default_rng(2).normal(size=(4, 60, 7)).astype(np.float32)
     batch = nar_batch([job], [first], nar[0].config)
-    filled = np.asarray(generate_nar(*nar, batch, codebooks if expected else None))
+    filled = np.asarray(generate_nar(*nar, batch, ExpectedCodes(codebooks, 0.7) if expected else None))
     codes = batch["codes"].copy()
     logits = jax.jit(nar[0].logits)
     for stage in (1, 2, 3):
         scores = np.asarray(logits(nar[1], {**batch, "codes": codes, "stage": np.full(1, stage, np.int32)}))
         if expected:
-            probability = np.exp(scores - scores.max(-1, keepdims=True))
+            probability = np.exp((scores - scores.max(-1, keepdims=True)) / 0.7)
             mean = probability @ codebooks[stage] / probability.sum(-1, keepdims=True)
             scores = -np.square(mean[..., None, :] - codebooks[stage]).sum(-1)
         codes[..., stage] = np.where(batch["kind"] == KIND_ACOUSTIC, scores.argmax(-1), codes[..., stage])

@@ -35,8 +35,8 @@ class Synthesize:
     """Of the random draws."""
     best_of: int = 1
     """Takes to draw, of which the most probable finished one is kept."""
-    expected_codes: bool = False
-    """Let the NAR take the codes nearest to the expected vectors, not the most probable: for models trained little."""
+    nar_temperature: float = 0.0
+    """0: the NAR's most probable codes; above, those nearest to the expected vectors: for models trained little."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
     """The decoding rules."""
     codec_weights: str | None = None
@@ -53,7 +53,7 @@ class Synthesize:
             prompt=self.prompt,
             prompt_text=self.prompt_text,
             seed=self.seed,
-            options=Options(sampling=self.sampling, best_of=self.best_of, expected_codes=self.expected_codes),
+            options=Options(sampling=self.sampling, best_of=self.best_of, nar_temperature=self.nar_temperature),
         )
         audio.save(self.out)
         print(json.dumps({"out": self.out, **audio.info}))

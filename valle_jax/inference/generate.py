@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.sampling import Sampling
@@ -146,21 +147,44 @@ def generate_ar(
     return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ExpectedCodes:
+    """The NAR takes the codes whose vectors lie nearest to the expected ones.
+
+    Where a decoder is not sure, its most probable code is mostly wrong and moves the frame away from what it should be;
+    the expected vector is short then, and so is that of the code nearest to it.
+
+    Attributes:
+      codebooks: float32 [Q, V, K], `Codec.codebooks`.
+      temperature: divides the logits before the expected vector is taken; towards 0 that is the most probable code's.
+    """
+
+    codebooks: jax.Array | np.ndarray
+    temperature: jax.Array | float
+
+    def scores(self, logits_BTV: jax.Array, stage: jax.Array) -> jax.Array:
+        """Float32 [B, T, V], the highest for the nearest code: half the squared distance, negated, up to a constant."""
+        vectors_VK = jnp.asarray(self.codebooks)[stage]
+        expected_BTK = jax.nn.softmax(logits_BTV / self.temperature) @ vectors_VK
+        return expected_BTK @ vectors_VK.T - jnp.square(vectors_VK).sum(-1)[None, None] / 2
+
+
 @functools.partial(jax.jit, static_argnames=("decoder",))
 def generate_nar(
-    decoder: Decoder, params: Params, batch: dict[str, jax.Array], codebooks_QVK: jax.Array | None = None
+    decoder: Decoder,
+    params: Params,
+    batch: dict[str, jax.Array],
+    expected: ExpectedCodes | None = None,
 ) -> jax.Array:
-    """Fills codebooks 2..Q of the target frames, one stage after the other: the most probable codes (P1, section 4.3).
-
-    With the codec's vectors, the code whose vector lies nearest to the expected one. Where the decoder is not sure, its
-    most probable code is mostly wrong and moves the frame away; the expected vector, and so the code's, is short then.
+    """Fills codebooks 2..Q of the target frames, one stage after the other.
 
     Args:
       decoder: a NAR decoder.
       params: its parameters.
       batch: one segment per row: token, kind, segment, position int32 [B, T]; codes int32 [B, T, Q] with all codebooks
         of the prompt frames (KIND_PROMPT) and codebook 1 of the target frames (KIND_ACOUSTIC).
-      codebooks_QVK: `Codec.codebooks`, or None for the most probable codes.
+      expected: how codes are chosen; None takes the most probable ones (P1, section 4.3).
 
     Returns:
       codes int32 [B, T, Q].
@@ -171,10 +195,8 @@ def generate_nar(
     def stage(j: jax.Array, codes_BTQ: jax.Array) -> jax.Array:
         inputs: dict[str, Any] = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
         scores_BTV = model(inputs)
-        if codebooks_QVK is not None:
-            vectors_VK = codebooks_QVK[j]
-            expected_BTK = jax.nn.softmax(scores_BTV) @ vectors_VK
-            scores_BTV = expected_BTK @ vectors_VK.T - jnp.square(vectors_VK).sum(-1)[None, None] / 2
+        if expected is not None:
+            scores_BTV = expected.scores(scores_BTV, j)
         best_BT = scores_BTV.argmax(-1).astype(codes_BTQ.dtype)
         return codes_BTQ.at[..., j].set(jnp.where(target_BT, best_BT, codes_BTQ[..., j]))
 

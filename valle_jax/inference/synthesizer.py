@@ -16,6 +16,7 @@ from valle_jax.codec import get_codec
 from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Job, Take, generate
+from valle_jax.inference.generate import ExpectedCodes
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
@@ -71,8 +72,7 @@ class Options:
       min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text.
       max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
       best_of: takes per request; finished ones go first, then the highest mean log-probability.
-      expected_codes: whether the NAR takes the codes whose vectors lie nearest to the expected ones, and not the most
-        probable codes: for decoders that were trained little.
+      nar_temperature: 0 takes the NAR's most probable codes; above, see `ExpectedCodes`: for decoders trained little.
       batch_size: takes that are generated side by side.
     """
 
@@ -80,7 +80,7 @@ class Options:
     min_rate_ratio: float = 0.5
     max_rate_ratio: float = 2.5
     best_of: int = 1
-    expected_codes: bool = False
+    nar_temperature: float = 0.0
     batch_size: int = 16
 
 
@@ -194,7 +194,7 @@ class Synthesizer:
             keys(np.arange(len(jobs))),
             options.sampling,
             options.batch_size,
-            self.codec.codebooks if options.expected_codes else None,
+            ExpectedCodes(self.codec.codebooks, options.nar_temperature) if options.nar_temperature else None,
         )
 
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:

@@ -20,7 +20,7 @@ OPTIONS = Options(
     sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
     min_rate_ratio=0.6,
     max_rate_ratio=1.8,
-    expected_codes=True,
+    nar_temperature=0.6,
     batch_size=16,
 )
 
