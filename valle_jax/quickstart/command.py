@@ -130,7 +130,8 @@ class Quickstart:
                 "data.join_utterances": 4,
             }
         else:  # two stages a step: with one, the tables of the codebooks learn from too noisy gradients
-            settings |= {"model.code_init": "codec", "train.rows": 2, "data.row_length": 512, "data.join_utterances": 2}
+            settings |= {"train.rows": 2, "data.row_length": 512, "data.join_utterances": 2}
+            settings |= {"model.code_init": "codec", "data.nar_prompt": "segment"}
             settings["optimizer.learning_rate"] = 2e-3
         return get_preset("tiny", stage).override(settings)
 
