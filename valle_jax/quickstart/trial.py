@@ -15,12 +15,12 @@ from valle_jax.codec.base import pad_codes
 from valle_jax.inference.sampling import Sampling
 from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
-# Digits leave little to choose: cool sampling, and lengths near those that the prompt's rate predicts.
+# Guidance holds the young AR to its text, a warm NAR takes no chances; lengths near those that the prompt's rate predicts.
 OPTIONS = Options(
     sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
     min_rate_ratio=0.6,
     max_rate_ratio=1.8,
-    nar_temperature=0.6,
+    nar_temperature=0.5,
     batch_size=16,
 )
 
