@@ -15,7 +15,7 @@ from valle_jax.codec.base import pad_codes
 from valle_jax.inference.sampling import Sampling
 from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
-# Guidance holds the young AR to its text, a warm NAR takes no chances; lengths near those that the prompt's rate predicts.
+# Guidance holds a young AR to its text, and lengths stay near what the prompt's rate predicts.
 OPTIONS = Options(
     sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
     min_rate_ratio=0.6,
