@@ -18,8 +18,8 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_SECONDS = 180.0  # kept for export, synthesis, measuring and the report
-AR_SHARE = 0.55  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
+AFTER_TRAINING_SECONDS = 170.0  # kept for export, synthesis, measuring and the report
+AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
 FRAMES_PER_PHONEME = 3.8  # of the corpus
 CALIBRATION_STEPS = 30
 NAR_STEP_COST = 1.15  # of an AR step
@@ -39,7 +39,7 @@ class Quickstart:
 
     out: str = "quickstart"
     """Folder to write; it must not exist or be empty."""
-    minutes: float = 14.0
+    minutes: float = 14.5
     """How long it may take, the installation by launch/quickstart.sh included; what is left goes into training."""
     seed: int = 0
     """Of the corpus, the training and the sampling."""
@@ -145,7 +145,7 @@ class Quickstart:
         tts = Synthesizer.load(out / "model")
         sample_rate = tts.codec.info.sample_rate
         cases = load_cases(out / "corpus" / "test", sample_rate)
-        spoken = speak(tts, cases, self.seed, n_controls=len(cases) // 2)
+        spoken = speak(tts, cases, self.seed, n_controls=len(cases) // 3)
         codes, lengths = tts.codec.encode([case.prompt for case in cases])
         prompts = tts.codec.decode(codes, lengths)
         clock.say("measuring")
