@@ -137,7 +137,7 @@ class Quickstart:
 
     def _report(self, out: pathlib.Path, clock: Clock, steps: dict[Stage, int]) -> None:
         from valle_jax.inference.synthesizer import Synthesizer
-        from valle_jax.quickstart.report import write_report
+        from valle_jax.quickstart.report import SHOWN, write_report
         from valle_jax.quickstart.scores import score
         from valle_jax.quickstart.trial import load_cases, speak
 
@@ -145,7 +145,8 @@ class Quickstart:
         tts = Synthesizer.load(out / "model")
         sample_rate = tts.codec.info.sample_rate
         cases = load_cases(out / "corpus" / "test", sample_rate)
-        spoken = speak(tts, cases, self.seed, n_controls=len(cases) // 3)
+        n_controls = min(len(cases), max(SHOWN, len(cases) // 3))  # all that the report shows
+        spoken = speak(tts, cases, self.seed, n_controls)
         codes, lengths = tts.codec.encode([case.prompt for case in cases])
         prompts = tts.codec.decode(codes, lengths)
         clock.say("measuring")
