@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from valle_jax.errors import UserError
-from valle_jax.model.blocked_attention import blocked_attention
+from valle_jax.model.blocked_attention import BLOCK, blocked_attention
 from valle_jax.model.masks import Interval
 from valle_jax.parallel.sharding import spec
 
@@ -53,8 +53,8 @@ def _blocked_supports(q: jax.Array, k: jax.Array) -> str | None:
         return "its loops over blocks pay on CPUs only"
     if q.shape[1] != k.shape[1]:
         return "queries and keys must be the same tokens"
-    if q.shape[1] < 256:
-        return "fewer than 256 tokens: one block holds them all"
+    if q.shape[1] < 2 * BLOCK:
+        return f"fewer than {2 * BLOCK} tokens: hardly a block could be skipped"
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-BLOCK = 256
+BLOCK = 128
 _FLOOR = -1e30  # stands for the score of an unseen key; finite, so that differences of two of them are 0, not NaN
 
 

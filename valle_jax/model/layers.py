@@ -84,6 +84,23 @@ class LayerNorm(nnx.Module):
 
 
 @jax.custom_vjp
+def widen(x_BTD: jax.Array, w_DGF: jax.Array) -> jax.Array:
+    """`x w`, [B, T, G, F], with x on the left in the product that gives the gradient of w.
+
+    CPUs transpose the left operand of a product; left to itself, that would be the wider one.
+    """
+    return jnp.einsum("btd,dgf->btgf", x_BTD, w_DGF)
+
+
+def _widen_backward(operands, g_BTGF):
+    x_BTD, w_DGF = operands
+    return jnp.einsum("btgf,dgf->btd", g_BTGF, w_DGF), jnp.einsum("btd,btgf->dgf", x_BTD, g_BTGF)
+
+
+widen.defvjp(lambda x, w: (widen(x, w), (x, w)), _widen_backward)
+
+
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """GELU (tanh form) that keeps its derivative from the forward pass: the backward pass is one product, no tanh."""
     return jax.nn.gelu(x)
@@ -113,7 +130,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         dtype = x_BTD.dtype
-        h_BTGF = jnp.einsum("btd,dgf->btgf", x_BTD, self.w_in[...].astype(dtype))
+        h_BTGF = widen(x_BTD, self.w_in[...].astype(dtype))
         h_BTGF += self.b_in[None, None].astype(dtype)
         if self.activation == "swiglu":
             h_BTF = jax.nn.silu(h_BTGF[:, :, 0]) * h_BTGF[:, :, 1]
