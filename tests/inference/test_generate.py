@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from packed import pack, tiny_config
 
-from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT
 from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_batch
-from valle_jax.inference.generate import ExpectedCodes, generate_ar, generate_nar
+from valle_jax.inference.generate import Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 
@@ -142,19 +142,25 @@ def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
     np.testing.assert_allclose(out.log_probability[0], expected, atol=2e-5)  # float32 sums in another order
 
 
-@pytest.mark.parametrize("expected", [False, True])
-def test_nar_stages_equal_seven_separate_passes(decoders, expected):
-    """By the most probable codes, and by those nearest to the expected vectors."""
+@pytest.mark.parametrize(("expected", "guidance"), [(False, 1.0), (True, 1.0), (False, 2.5)])
+def test_nar_stages_equal_separate_passes(decoders, expected, guidance):
+    """By the most probable codes, by those nearest to the expected vectors, and guided by the prompt."""
     _, nar = decoders
     job = _job(0)
     first = np.random.default_rng(9).integers(0, 60, 14)
     codebooks = np.random.default_rng(2).normal(size=(4, 60, 7)).astype(np.float32)
     batch = nar_batch([job], [first], nar[0].config)
-    filled = np.asarray(generate_nar(*nar, batch, ExpectedCodes(codebooks, 0.7) if expected else None))
+    filling = Filling(codebooks if expected else None, 0.7, guidance)
+    filled = np.asarray(generate_nar(*nar, batch, filling))
+    # A prompt whose frames are neither text nor prompt nor target embeds as positions alone.
+    bare = {**batch, "kind": np.where(batch["kind"] == KIND_PROMPT, KIND_PADDING, batch["kind"])}
     codes = batch["codes"].copy()
     logits = jax.jit(nar[0].logits)
     for stage in (1, 2, 3):
-        scores = np.asarray(logits(nar[1], {**batch, "codes": codes, "stage": np.full(1, stage, np.int32)}))
+        step = {"codes": codes, "stage": np.full(1, stage, np.int32)}
+        scores = np.asarray(logits(nar[1], {**batch, **step}))
+        without = np.asarray(logits(nar[1], {**bare, **step}))
+        scores = without + guidance * (scores - without)
         if expected:
             probability = np.exp((scores - scores.max(-1, keepdims=True)) / 0.7)
             mean = probability @ codebooks[stage] / probability.sum(-1, keepdims=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, text_positions
-from valle_jax.inference.generate import ExpectedCodes, generate_ar, generate_nar
+from valle_jax.inference.generate import MOST_PROBABLE, Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
 from valle_jax.text.vocabulary import EOS_ID
@@ -141,7 +141,7 @@ def fill_codebooks(
     first_codebook: Sequence[np.ndarray],
     nar: tuple[Decoder, Params],
     batch_size: int = 16,
-    expected: ExpectedCodes | None = None,
+    filling: Filling = MOST_PROBABLE,
 ) -> list[np.ndarray]:
     """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each; see `generate_nar`."""
     filled: dict[int, np.ndarray] = {}
@@ -149,7 +149,7 @@ def fill_codebooks(
     for indices, size in _chunks(lengths, batch_size):
         chosen = indices + indices[:1] * (size - len(indices))
         rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config)
-        codes = np.asarray(generate_nar(*nar, rows, expected))
+        codes = np.asarray(generate_nar(*nar, rows, filling))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]
     return [filled[i] for i in range(len(jobs))]
@@ -162,17 +162,17 @@ def generate(
     keys: jax.Array,
     sampling: Sampling,
     batch_size: int = 16,
-    expected: ExpectedCodes | None = None,
+    filling: Filling = MOST_PROBABLE,
 ) -> list[Take]:
     """The best take of every job: finished ones go first, then the highest mean log-probability.
 
     `keys` [jobs, N] are the random keys of the N takes of each job. The NAR only sees the best takes; for
-    `expected` see `generate_nar`.
+    `filling` see `generate_nar`.
     """
     n_takes = keys.shape[1]
     repeated = [job for job in jobs for _ in range(n_takes)]
     takes = sample_first_codebook(repeated, ar, keys.reshape(-1), sampling, batch_size)
     groups = (takes[i : i + n_takes] for i in range(0, len(takes), n_takes))
     best = [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
-    filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size, expected)
+    filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size, filling)
     return [dataclasses.replace(take, codes=codes) for take, codes in zip(best, filled, strict=True)]

@@ -37,6 +37,8 @@ class Synthesize:
     """Takes to draw, of which the most probable finished one is kept."""
     nar_temperature: float = 0.0
     """0: the NAR's most probable codes; above, those nearest to the expected vectors: for models trained little."""
+    nar_guidance: float = 1.0
+    """Above 1 the NAR keeps closer to the voice of the prompt: for models trained little."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
     """The decoding rules."""
     codec_weights: str | None = None
@@ -53,7 +55,12 @@ class Synthesize:
             prompt=self.prompt,
             prompt_text=self.prompt_text,
             seed=self.seed,
-            options=Options(sampling=self.sampling, best_of=self.best_of, nar_temperature=self.nar_temperature),
+            options=Options(
+                sampling=self.sampling,
+                best_of=self.best_of,
+                nar_temperature=self.nar_temperature,
+                nar_guidance=self.nar_guidance,
+            ),
         )
         audio.save(self.out)
         print(json.dumps({"out": self.out, **audio.info}))

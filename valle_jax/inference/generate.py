@@ -19,6 +19,7 @@ from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import ARDecoder, hide_text
 from valle_jax.model.cache import Cache
+from valle_jax.model.nar import hide_prompt
 
 
 @jax.tree_util.register_dataclass
@@ -147,27 +148,44 @@ def generate_ar(
     return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("codebooks", "temperature"), meta_fields=("guidance",)
+)
 @dataclasses.dataclass(frozen=True)
-class ExpectedCodes:
-    """The NAR takes the codes whose vectors lie nearest to the expected ones.
+class Filling:
+    """How the NAR's codes are chosen; as made, the most probable ones (P1, section 4.3). Beyond the papers:
 
-    Where a decoder is not sure, its most probable code is mostly wrong and moves the frame away from what it should be;
-    the expected vector is short then, and so is that of the code nearest to it.
+    With codebooks, the codes whose vectors lie nearest to the expected ones. Where a decoder is not sure, its most
+    probable code is mostly wrong and moves the frame away from what it should be; the expected vector is short then,
+    and so is that of the code nearest to it.
+
+    With guidance, classifier-free guidance by the acoustic prompt (Ho and Salimans, 2022): a decoder that was trained
+    little follows the voice of its prompt more faintly than it should.
 
     Attributes:
-      codebooks: float32 [Q, V, K], `Codec.codebooks`.
+      codebooks: None, or float32 [Q, V, K], `Codec.codebooks`.
       temperature: divides the logits before the expected vector is taken; towards 0 that is the most probable code's.
+      guidance: logits become u + guidance (l - u), where u are those without the prompt; 1 leaves them alone, above it
+        costs twice the work.
     """
 
-    codebooks: jax.Array | np.ndarray
-    temperature: jax.Array | float
+    codebooks: jax.Array | np.ndarray | None = None
+    temperature: jax.Array | float = 1.0
+    guidance: float = 1.0
 
     def scores(self, logits_BTV: jax.Array, stage: jax.Array) -> jax.Array:
-        """Float32 [B, T, V], the highest for the nearest code: half the squared distance, negated, up to a constant."""
+        """Float32 [B, T, V], the highest for the code to take.
+
+        With codebooks that is half the squared distance to the expected vector, negated, up to a constant.
+        """
+        if self.codebooks is None:
+            return logits_BTV
         vectors_VK = jnp.asarray(self.codebooks)[stage]
         expected_BTK = jax.nn.softmax(logits_BTV / self.temperature) @ vectors_VK
         return expected_BTK @ vectors_VK.T - jnp.square(vectors_VK).sum(-1)[None, None] / 2
+
+
+MOST_PROBABLE = Filling()
 
 
 @functools.partial(jax.jit, static_argnames=("decoder",))
@@ -175,7 +193,7 @@ def generate_nar(
     decoder: Decoder,
     params: Params,
     batch: dict[str, jax.Array],
-    expected: ExpectedCodes | None = None,
+    filling: Filling = MOST_PROBABLE,
 ) -> jax.Array:
     """Fills codebooks 2..Q of the target frames, one stage after the other.
 
@@ -184,7 +202,7 @@ def generate_nar(
       params: its parameters.
       batch: one segment per row: token, kind, segment, position int32 [B, T]; codes int32 [B, T, Q] with all codebooks
         of the prompt frames (KIND_PROMPT) and codebook 1 of the target frames (KIND_ACOUSTIC).
-      expected: how codes are chosen; None takes the most probable ones (P1, section 4.3).
+      filling: how codes are chosen.
 
     Returns:
       codes int32 [B, T, Q].
@@ -193,11 +211,12 @@ def generate_nar(
     target_BT = batch["kind"] == KIND_ACOUSTIC
 
     def stage(j: jax.Array, codes_BTQ: jax.Array) -> jax.Array:
-        inputs: dict[str, Any] = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
-        scores_BTV = model(inputs)
-        if expected is not None:
-            scores_BTV = expected.scores(scores_BTV, j)
-        best_BT = scores_BTV.argmax(-1).astype(codes_BTQ.dtype)
+        inputs = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
+        logits_BTV = model(inputs)
+        if filling.guidance != 1.0:
+            bare_BTV = model(hide_prompt(inputs))
+            logits_BTV = bare_BTV + filling.guidance * (logits_BTV - bare_BTV)
+        best_BT = filling.scores(logits_BTV, j).argmax(-1).astype(codes_BTQ.dtype)
         return codes_BTQ.at[..., j].set(jnp.where(target_BT, best_BT, codes_BTQ[..., j]))
 
     return jax.lax.fori_loop(1, decoder.config.codebooks, stage, batch["codes"])

@@ -16,7 +16,7 @@ from valle_jax.codec import get_codec
 from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Job, Take, generate
-from valle_jax.inference.generate import ExpectedCodes
+from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
@@ -72,7 +72,9 @@ class Options:
       min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text.
       max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
       best_of: takes per request; finished ones go first, then the highest mean log-probability.
-      nar_temperature: 0 takes the NAR's most probable codes; above, see `ExpectedCodes`: for decoders trained little.
+      nar_temperature: 0 takes the NAR's most probable codes; above, those nearest to the expected vectors: see
+        `Filling`.
+      nar_guidance: above 1, the NAR keeps closer to the voice of the prompt, for twice the work: see `Filling`.
       batch_size: takes that are generated side by side.
     """
 
@@ -81,6 +83,7 @@ class Options:
     max_rate_ratio: float = 2.5
     best_of: int = 1
     nar_temperature: float = 0.0
+    nar_guidance: float = 1.0
     batch_size: int = 16
 
 
@@ -194,7 +197,11 @@ class Synthesizer:
             keys(np.arange(len(jobs))),
             options.sampling,
             options.batch_size,
-            ExpectedCodes(self.codec.codebooks, options.nar_temperature) if options.nar_temperature else None,
+            Filling(
+                self.codec.codebooks if options.nar_temperature else None,
+                options.nar_temperature,
+                options.nar_guidance,
+            ),
         )
 
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 BLOCK = 128
 _FLOOR = -1e30  # stands for the score of an unseen key; finite, so that differences of two of them are 0, not NaN
@@ -61,7 +62,7 @@ def _forward_row(q_NTH, k_NHT, v_NTH, start_T, end_T):
         return out.astype(v_NTH.dtype), jnp.where(seen, top + jnp.log(total), -_FLOOR)
 
     out, lse = jax.lax.map(query_block, jnp.arange(length // BLOCK))
-    return out.swapaxes(0, 1).reshape(n, length, h), lse.swapaxes(0, 1).reshape(n, length)
+    return rearrange(out, "i n t h -> n (i t) h"), rearrange(lse, "i n t -> n (i t)")
 
 
 def _backward_row(q_NTH, q_NHT, k_NTH, k_NHT, v_NHT, start_T, end_T, out_NTH, lse_NT, grad_NTH, grad_NHT):
@@ -92,7 +93,7 @@ def _backward_row(q_NTH, q_NHT, k_NTH, k_NHT, v_NHT, start_T, end_T, out_NTH, ls
 
     zeros = jnp.zeros(k_NHT.shape, jnp.float32)
     (dk, dv), dq = jax.lax.scan(query_block, (zeros, zeros), jnp.arange(q_NTH.shape[1] // BLOCK))
-    return dq.swapaxes(0, 1).reshape(q_NTH.shape), dk, dv
+    return rearrange(dq, "i n t h -> n (i t) h"), dk, dv
 
 
 def _padded(length: int) -> int:
@@ -102,7 +103,8 @@ def _padded(length: int) -> int:
 def _heads_first(x_BTNH: jax.Array) -> jax.Array:
     """[B, N, T, H], T padded to whole blocks."""
     length = x_BTNH.shape[1]
-    return jnp.pad(x_BTNH.swapaxes(1, 2), [(0, 0), (0, 0), (0, _padded(length) - length), (0, 0)])
+    x_BNTH = rearrange(x_BTNH, "b t n h -> b n t h")
+    return jnp.pad(x_BNTH, [(0, 0), (0, 0), (0, _padded(length) - length), (0, 0)])
 
 
 def _pad_tokens(x_BT: jax.Array) -> jax.Array:
@@ -120,9 +122,9 @@ def _scale(q: jax.Array) -> jax.Array:
 
 
 def _forward(q, k, v, start, end):
-    heads = (_heads_first(_scale(q)), _heads_first(k).swapaxes(2, 3), _heads_first(v))
+    heads = (_heads_first(_scale(q)), rearrange(_heads_first(k), "b n t h -> b n h t"), _heads_first(v))
     out, lse = jax.lax.map(lambda row: _forward_row(*row), (*heads, _pad_tokens(start), _pad_tokens(end)))
-    out = out[:, :, : q.shape[1]].swapaxes(1, 2)
+    out = rearrange(out[:, :, : q.shape[1]], "b n t h -> b t n h")
     return out, (q, k, v, start, end, out, lse)
 
 
@@ -130,13 +132,13 @@ def _backward(residuals, grad_out):
     q, k, v, start, end, out, lse = residuals
     q_NTH, k_NTH, v_NTH, out_NTH, grad_NTH = (_heads_first(x) for x in (_scale(q), k, v, out, grad_out))
     # Both orders of every operand, so that no product inside the loops has to transpose one: 2 x faster on CPU.
-    q_NHT, k_NHT, v_NHT, grad_NHT = (x.swapaxes(2, 3) for x in (q_NTH, k_NTH, v_NTH, grad_NTH))
+    q_NHT, k_NHT, v_NHT, grad_NHT = (rearrange(x, "b n t h -> b n h t") for x in (q_NTH, k_NTH, v_NTH, grad_NTH))
     tokens = (_pad_tokens(start), _pad_tokens(end))
     row = (q_NTH, q_NHT, k_NTH, k_NHT, v_NHT, *tokens, out_NTH, lse, grad_NTH, grad_NHT)
     dq_NTH, dk_NHT, dv_NHT = jax.lax.map(lambda row: _backward_row(*row), row)
     length = q.shape[1]
-    dq = _scale(dq_NTH[:, :, :length].swapaxes(1, 2)).astype(q.dtype)
-    dk, dv = (jnp.einsum("bnht->btnh", x[..., :length]) for x in (dk_NHT, dv_NHT))
+    dq = _scale(rearrange(dq_NTH[:, :, :length], "b n t h -> b t n h")).astype(q.dtype)
+    dk, dv = (rearrange(x[..., :length], "b n h t -> b t n h") for x in (dk_NHT, dv_NHT))
     return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 

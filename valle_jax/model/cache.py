@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 
 @jax.tree_util.register_dataclass
@@ -23,15 +24,19 @@ class LayerCache:
 
     def append_and_attend(self, q_B1NH, k_B1NH, v_B1NH, end: jax.Array, seen_BS) -> tuple[jax.Array, LayerCache]:
         """Writes one token at `end` and attends to the tokens `seen_BS`: [B, 1, N, H]."""
-        B, _, N, H = q_B1NH.shape
+        N, H = q_B1NH.shape[2:]
         k, v = (
-            jax.lax.dynamic_update_slice_in_dim(cached, new.reshape(B * N, 1, H).astype(cached.dtype), end, axis=1)
+            jax.lax.dynamic_update_slice_in_dim(
+                cached, rearrange(new, "b 1 n h -> (b n) 1 h").astype(cached.dtype), end, axis=1
+            )
             for cached, new in ((self.k, k_B1NH), (self.v, v_B1NH))
         )
-        scores_XS = jnp.einsum("xh,xsh->xs", q_B1NH.reshape(B * N, H), k, preferred_element_type=jnp.float32)
-        scores_BNS = jnp.where(seen_BS[:, None], scores_XS.reshape(B, N, -1) * H**-0.5, -jnp.inf)
-        weights_XS = jax.nn.softmax(scores_BNS, axis=-1).astype(v.dtype).reshape(B * N, -1)
-        return jnp.einsum("xs,xsh->xh", weights_XS, v).reshape(B, 1, N, H), LayerCache(k, v)
+        q_XH = rearrange(q_B1NH, "b 1 n h -> (b n) h")
+        scores_XS = jnp.einsum("xh,xsh->xs", q_XH, k, preferred_element_type=jnp.float32) * H**-0.5
+        scores_BNS = jnp.where(seen_BS[:, None], rearrange(scores_XS, "(b n) s -> b n s", n=N), -jnp.inf)
+        weights_XS = rearrange(jax.nn.softmax(scores_BNS, axis=-1), "b n s -> (b n) s")
+        o_XH = jnp.einsum("xs,xsh->xh", weights_XS.astype(v.dtype), v)
+        return rearrange(o_XH, "(b n) h -> b 1 n h", n=N), LayerCache(k, v)
 
 
 @functools.partial(
@@ -64,7 +69,7 @@ class Cache:
 
         Whatever a row holds behind `length_B` is padding.
         """
-        L, B, T, N, H = kv[0].shape
-        flat = (x.swapaxes(2, 3).reshape(L, B * N, T, H) for x in kv)
+        L, _, T, _, _ = kv[0].shape
+        flat = (rearrange(x, "l b t n h -> l (b n) t h") for x in kv)
         k, v = (jnp.pad(x, [(0, 0), (0, 0), (0, capacity - T), (0, 0)]) for x in flat)
         return cls(tuple(LayerCache(k[i], v[i]) for i in range(L)), length_B, jnp.int32(T), T)

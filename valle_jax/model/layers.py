@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 NORM_EPS = 1e-5
@@ -35,7 +36,7 @@ def sinusoids(position_BT: jax.Array, d_model: int) -> jax.Array:
     """Sinusoidal positions, float32 [B, T, D]: sines in the even channels, cosines in the odd ones."""
     frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(0, d_model, 2) / d_model)
     angle = position_BT[..., None].astype(jnp.float32) * frequency[None, None, :]
-    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*position_BT.shape, d_model)
+    return rearrange([jnp.sin(angle), jnp.cos(angle)], "pair ... d -> ... (d pair)")
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

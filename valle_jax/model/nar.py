@@ -7,11 +7,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT, KIND_TEXT
 from valle_jax.model import masks
 from valle_jax.model.embedding import Embedder
 from valle_jax.model.layers import EMBEDDING_STD, dropout, param
 from valle_jax.model.transformer import Transformer
+
+
+def hide_prompt(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The batch with prompt frames that keep their places but show no codebook."""
+    return batch | {"kind": jnp.where(batch["kind"] == KIND_PROMPT, KIND_PADDING, batch["kind"])}
 
 
 class NARDecoder(nnx.Module):

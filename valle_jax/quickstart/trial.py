@@ -15,12 +15,14 @@ from valle_jax.codec.base import pad_codes
 from valle_jax.inference.sampling import Sampling
 from valle_jax.inference.synthesizer import Options, Request, Synthesizer
 
-# Guidance holds a young AR to its text, and lengths stay near what the prompt's rate predicts.
+# Guidance holds a young AR to its text and a young NAR to its prompt; lengths stay near what the prompt's rate
+# predicts.
 OPTIONS = Options(
     sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
     min_rate_ratio=0.6,
     max_rate_ratio=1.8,
-    nar_temperature=0.5,
+    nar_temperature=0.65,
+    nar_guidance=2.0,
     batch_size=16,
 )
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from einops import rearrange
 from jax.sharding import Mesh
 
 from valle_jax.config import Config, ModelConfig
@@ -45,7 +46,7 @@ def _microbatches(batch: Batch, count: int) -> Batch:
     """[B, ...] as [count, B / count, ...]. Microbatch i has rows i, i + count, …, so that rows stay on their device."""
 
     def split(x):
-        x = x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
+        x = rearrange(x, "(rows count) ... -> count rows ...", count=count)
         return constrain(x, (None, "batch", *(None,) * (x.ndim - 2)))
 
     return jax.tree.map(split, batch)
