@@ -18,7 +18,7 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_SECONDS = 165.0  # kept for export, synthesis, measuring and the report
+AFTER_TRAINING_SECONDS = 180.0  # kept for export, synthesis, measuring and the report
 AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
 FRAMES_PER_PHONEME = 3.8  # of the corpus
 CALIBRATION_STEPS = 30
