@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Iterator
 
@@ -24,13 +23,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from valle_jax.audio import read_audio, resample
+from valle_jax.audio import read_audio
 from valle_jax.codec import get_codec
 from valle_jax.errors import UserError
 from valle_jax.evaluation.bootstrap import bootstrap_ratio
 from valle_jax.evaluation.digits import edit_distance
+from valle_jax.evaluation.recognition import WordRecogniser, normalise
 
-ASR_RATE = 16_000
 ROWS = ("original", "codec", "one codebook")
 
 
@@ -134,9 +133,7 @@ _WORKER: dict = {}  # the codec and the recogniser of a worker process, made onc
 def measure(codec_name: str, weights: str | None, utterance: Utterance) -> dict:
     """Word errors of the original, the resynthesis and the one-codebook audio of an utterance; its words and codes."""
     if not _WORKER:
-        from pocketsphinx import Decoder
-
-        _WORKER.update(codec=get_codec(codec_name, weights), recogniser=Decoder(samprate=ASR_RATE, loglevel="FATAL"))
+        _WORKER.update(codec=get_codec(codec_name, weights), recogniser=WordRecogniser())
     codec, recogniser = _WORKER["codec"], _WORKER["recogniser"]
     rate = codec.info.sample_rate
     audio = read_audio(utterance.path, rate)
@@ -145,19 +142,8 @@ def measure(codec_name: str, weights: str | None, utterance: Utterance) -> dict:
     reference = normalise(utterance.text)
     errors = []
     for samples in (audio, codec.decode(codes)[0], first):
-        pcm = np.clip(resample(samples, rate, ASR_RATE) * 32768, -32768, 32767).astype(np.int16)
-        recogniser.reinit_feat()  # forgets the channel mean of the utterance before
-        recogniser.start_utt()
-        recogniser.process_raw(pcm.tobytes(), full_utt=True)
-        recogniser.end_utt()
-        hypothesis = recogniser.hyp()
-        errors.append(edit_distance(reference, normalise(hypothesis.hypstr if hypothesis else "")))
+        errors.append(edit_distance(reference, recogniser(samples, rate)))
     return {"errors": errors, "words": len(reference), "codes": codes[0, :, 0].tolist()}
-
-
-def normalise(text: str) -> list[str]:
-    """Lower-case words without punctuation; pocketsphinx marks variants as in `the(2)`."""
-    return re.sub(r"[^a-z' ]", " ", re.sub(r"\(\d\)", "", text.lower().replace("-", " "))).split()
 
 
 def first_codebook_statistics(codes: list[np.ndarray]) -> dict[str, float]:

@@ -20,11 +20,12 @@ from valle_jax.config import Config, Stage, parse_settings
 from valle_jax.configs import get_preset
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, NO_TARGET
 from valle_jax.model import build
+from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh, parse_mesh
 from valle_jax.train.metrics import model_flops, peak_flops
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import init_state
-from valle_jax.train.step import jit_train_step, place
+from valle_jax.train.step import jit_train_step
 
 FRAMES_PER_SECOND = 75
 PHONEMES_PER_SECOND = 14.0
@@ -110,7 +111,7 @@ class Benchmark:
         key = jax.random.key(config.train.seed)
         seconds = []
         with jax.set_mesh(mesh):
-            batch = place(random_batch(config, np.random.default_rng(0)), mesh)
+            batch = HostRows.of(mesh, config.train.rows).place(random_batch(config, np.random.default_rng(0)))
             for _ in range(2 + self.steps):
                 start = time.perf_counter()
                 state, metrics = jax.block_until_ready(step(state, batch, key))

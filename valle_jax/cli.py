@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from valle_jax.errors import UserError, WorkError
+from valle_jax.errors import EXIT_RESTART, RestartError, UserError, WorkError
 from valle_jax.version import __version__
 
 # verb: (module, class, what it does)
@@ -32,7 +32,7 @@ def _overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one verb; exits 0, 1 when the work failed, 2 when the arguments are wrong."""
+    """Runs one verb; exits 0, 1 when the work failed, 2 when the arguments are wrong, 75 when it is to be restarted."""
     verb, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     if verb in ("-h", "--help"):
         print(_overview(), end="")
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except WorkError as error:
         print(f"valle {verb}: {error}", file=sys.stderr)
         sys.exit(1)
+    except RestartError as error:
+        print(f"valle {verb}: {error}", file=sys.stderr)
+        sys.exit(EXIT_RESTART)
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:

@@ -130,6 +130,7 @@ class TrainConfig:
     checkpoint_every: int = 2_000  # steps between checkpoints
     keep_checkpoints: int = 3  # newest checkpoints kept, besides the best by validation loss
     sample_every: int = 0  # steps between synthesised audio in TensorBoard; 0: none
+    hang_seconds: int = 1_800  # without progress until a run reports where it hangs and ends; 0: never
     max_nonfinite: int = 10  # steps in a row with a non-finite loss or gradient after which training stops
 
     def __post_init__(self):

@@ -10,3 +10,11 @@ class UserError(Exception):
 
 class WorkError(Exception):
     """Work failed although the arguments were right (nothing usable, loss not finite, …): one line, exit 1."""
+
+
+# Exit code of a run that was preempted, or whose peers were lost: start the same command again (EX_TEMPFAIL).
+EXIT_RESTART = 75
+
+
+class RestartError(Exception):
+    """Work stopped through no fault of its own; the same command goes on with it: one line, exit EXIT_RESTART."""

@@ -76,10 +76,14 @@ def test_hosts_share_the_batches(dataset, other, stage):
     datasets = [(dataset, 2.0), (other, 1.0)]
     whole = take(12, datasets, config(stage))
     for count in (2, 4):
-        hosts = [take(12, datasets, config(stage), process_index=i, process_count=count) for i in range(count)]
+        parts = np.split(np.arange(4), count)
+        hosts = [take(12, datasets, config(stage), local_rows=part) for part in parts]
         for step in range(12):
             assert len(hosts[0][step]["token"]) == 4 // count
             assert_equal(stacked([host[step] for host in hosts]), whole[step])
+    scattered = take(12, datasets, config(stage), local_rows=[1, 3])
+    for step in range(12):
+        assert_equal(scattered[step], {name: array[[1, 3]] for name, array in whole[step].items()})
 
 
 def test_reader_processes_change_nothing(dataset, other):
@@ -129,8 +133,7 @@ def test_stages_are_uniform_per_row_or_shared_by_a_batch(dataset, tmp_path):
     assert counts[0] == 0 and abs(counts[1:] - 800 / 7).max() < 5 * np.sqrt(800 / 7)
     shared = config("nar", data__row_length=10, train__rows=8, data__nar_stage_per="batch")
     hosts = [
-        np.stack([b["stage"] for b in take(50, [(deep, 1.0)], shared, process_index=i, process_count=2)])
-        for i in range(2)
+        np.stack([b["stage"] for b in take(50, [(deep, 1.0)], shared, local_rows=range(i, i + 4))]) for i in (0, 4)
     ]
     both = np.concatenate(hosts, axis=1)
     assert (both == both[:, :1]).all() and len(set(both[:, 0].tolist())) == 7
@@ -155,9 +158,7 @@ def test_validation_of_the_nar_has_every_stage_of_the_same_rows(dataset):
     assert_equal({"token": rows["token"][0:4:2]}, {"token": rows["token"][1:4:2]})
     assert ((rows["target"] != NO_TARGET).sum(1)[0:4:2] == (rows["target"] != NO_TARGET).sum(1)[1:4:2]).all()
     assert (rows["target"][~used] == NO_TARGET).all()
-    hosts = [
-        validation_batches(dataset, wanted, "valid_utterance", 9, process_index=i, process_count=4) for i in range(4)
-    ]
+    hosts = [validation_batches(dataset, wanted, "valid_utterance", 9, local_rows=[i, i + 1]) for i in (0, 2, 4, 6)]
     whole = validation_batches(dataset, wanted, "valid_utterance", 9)
     for step, batch in enumerate(whole):
         assert_equal(stacked([host[step] for host in hosts]), batch)
@@ -207,8 +208,6 @@ def test_datasets_and_batches_that_cannot_be_used(dataset, tmp_path):
     held_out = write(tmp_path, random_utterances(5), ["valid_speaker"] * 5)
     with pytest.raises(UserError, match="split train is empty"):
         TrainBatches([(held_out, 1.0)], config(), start_row=0, plan_dir=None)
-    with pytest.raises(UserError, match="batch of 4 rows cannot be shared by 3 processes"):
-        TrainBatches([(dataset, 1.0)], config(), start_row=0, process_count=3, plan_dir=None)
     description = TrainBatches([(dataset, 1.0)], config(data__row_length=40), start_row=0, plan_dir=None).describe()
     assert "utterances longer than a row are left out" in description and "fill" in description
 

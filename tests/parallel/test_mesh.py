@@ -41,5 +41,5 @@ def test_smaller_mesh_uses_the_first_devices():
 
 
 def test_too_many_devices():
-    with pytest.raises(UserError, match="data=4 x fsdp=3 x tensor=1 needs 12 devices, this machine has 8"):
+    with pytest.raises(UserError, match="data=4 x fsdp=3 x tensor=1 needs 12 devices, there are 8"):
         make_mesh({"data": 4, "fsdp": 3})

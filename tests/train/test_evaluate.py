@@ -6,6 +6,7 @@ import pytest
 from train_helpers import random_rows, sized, tiny_config
 
 from valle_jax.model import build
+from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.train.evaluate import Validation, selection_loss
 
@@ -18,8 +19,8 @@ def test_means_over_batches(stage):
     batches = [random_rows(config, 4, seed) for seed in range(3)]
     for batch in batches[1:]:
         batch["target"][1:] = -1  # batches of very different numbers of targets: a mean of means would be another
-    mesh = make_mesh({"data": 2})
-    validation = Validation(decoder, mesh, {"valid_speaker": batches, "valid_utterance": []})
+    rows = HostRows.of(make_mesh({"data": 2}), 4)
+    validation = Validation(decoder, rows, {"valid_speaker": batches, "valid_utterance": []})
     assert list(validation.splits) == ["valid_speaker"]
     values = validation(params)
 

@@ -92,8 +92,7 @@ class TrainBatches:
         config: Config,
         *,
         start_row: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        local_rows: Sequence[int] | None = None,
         plan_dir: str | os.PathLike | None,
     ):
         """Plans the first epoch.
@@ -102,21 +101,20 @@ class TrainBatches:
           datasets: with the share of rows that each has, relative to one another.
           config: `train.rows` rows make a global batch.
           start_row: rows consumed already.
-          process_index, process_count: of this host, which loads only its contiguous part of each batch.
+          local_rows: ascending numbers in [0, train.rows): what this host loads of each batch; None: all of it.
           plan_dir: where plans are cached, 7 bytes per utterance and epoch; None: in memory.
 
         Raises:
-          UserError: datasets of different codecs or vocabularies, a dataset without usable training utterances, or a
-            batch that the hosts cannot share.
+          UserError: datasets of different codecs or vocabularies, or a dataset without usable training utterances.
         """
-        _local_rows(config.train.rows, process_count)
         check_compatible(datasets, config)
         streams = [RowStream(d, config, "train", config.train.seed, plan_dir) for d, _ in datasets]
         self._plans = [_usable_plan(stream, dataset) for stream, (dataset, _) in zip(streams, datasets, strict=True)]
         self._datasets = datasets
         self._config = config
         mixture = Mixture([weight for _, weight in datasets])
-        source = _BatchSource(config, streams, mixture, start_row, process_index, process_count)
+        local = tuple(range(config.train.rows) if local_rows is None else map(int, local_rows))
+        source = _BatchSource(config, streams, mixture, start_row, local)
         workers = config.data.workers
         options = grain.ReadOptions(num_threads=_READER_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
         if workers:
@@ -151,19 +149,16 @@ class _BatchSource:
     streams: list[RowStream]
     mixture: Mixture
     start_row: int
-    process_index: int
-    process_count: int
+    local_rows: tuple[int, ...]
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, number: int) -> Batch:
-        rows = self.config.train.rows
-        local_rows = _local_rows(rows, self.process_count)
-        first = self.start_row + number * rows
-        batch = empty_batch(local_rows, self.config, self.streams[0].writer.codebooks)
-        for i in range(local_rows):
-            row = first + self.process_index * local_rows + i
+        first = self.start_row + number * self.config.train.rows
+        batch = empty_batch(len(self.local_rows), self.config, self.streams[0].writer.codebooks)
+        for i, local_row in enumerate(self.local_rows):
+            row = first + local_row
             dataset, dataset_row = self.mixture[row]
             stream = self.streams[dataset]
             if self.config.model.stage == "nar":
@@ -180,8 +175,7 @@ def validation_batches(
     split: str,
     max_rows: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    local_rows: Sequence[int] | None = None,
     plan_dir: str | os.PathLike | None = None,
 ) -> list[Batch]:
     """The host-local batches of a split, the same whatever the run's seed; none where the split is empty.
@@ -194,14 +188,11 @@ def validation_batches(
       config: as in training.
       split: one of SPLITS.
       max_rows: at most so many rows in all; for the NAR rounded down to all stages of some rows, but at least one.
-      process_index, process_count: of this host, which gets its contiguous part of each batch.
+      local_rows: ascending numbers in [0, train.rows / train.accumulate): what this host gets of each batch; None: all.
       plan_dir: as for `TrainBatches`.
-
-    Raises:
-      UserError: a batch that the hosts cannot share.
     """
     rows = config.train.rows // config.train.accumulate
-    local_rows = _local_rows(rows, process_count)
+    local = range(rows) if local_rows is None else local_rows
     stream = RowStream(dataset, config, split, _VALIDATION_SEED, plan_dir)
     codebooks = stream.writer.codebooks
     stages = range(1, codebooks) if config.model.stage == "nar" else range(1)
@@ -209,9 +200,11 @@ def validation_batches(
     cases = [(row, stage) for row in range(n_rows) for stage in stages]
     batches = []
     for first in range(0, len(cases), rows):
-        batch = empty_batch(local_rows, config, codebooks)
-        start = first + process_index * local_rows
-        for i, (row, stage) in enumerate(cases[start : start + local_rows]):
+        batch = empty_batch(len(local), config, codebooks)
+        for i, local_row in enumerate(local):
+            if first + local_row >= len(cases):
+                break
+            row, stage = cases[first + local_row]
             if config.model.stage == "nar":
                 batch["stage"][i] = stage
             stream.writer.write(batch, i, stream.examples(row))
@@ -271,10 +264,3 @@ def _usable_plan(stream: RowStream, dataset: Dataset) -> Plan:
             reason = f"all {plan.n_skipped} are longer than data.row_length={plan.row_length}; raise it"
         raise UserError(f"{dataset.path} has no usable training utterances: {reason}")
     return plan
-
-
-def _local_rows(rows: int, process_count: int) -> int:
-    """Rows of one host's part of a batch; UserError where they are not whole."""
-    if rows <= 0 or rows % process_count:
-        raise UserError(f"a batch of {rows} rows cannot be shared by {process_count} processes; change train.rows")
-    return rows // process_count

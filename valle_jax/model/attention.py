@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from valle_jax.errors import UserError
 from valle_jax.model.blocked_attention import BLOCK, blocked_attention
 from valle_jax.model.masks import Interval
+from valle_jax.parallel.mesh import platform
 from valle_jax.parallel.sharding import spec
 
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -49,7 +50,7 @@ class Backend:
 
 
 def _blocked_supports(q: jax.Array, k: jax.Array) -> str | None:
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return "its loops over blocks pay on CPUs only"
     if q.shape[1] != k.shape[1]:
         return "queries and keys must be the same tokens"

@@ -9,13 +9,24 @@ from flax import nnx
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_TEXT
 from valle_jax.model.layers import EMBEDDING_STD, constant, param, sinusoids
+from valle_jax.parallel.mesh import platform
+from valle_jax.parallel.sharding import constrain
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
     """The dtype of the computation: bfloat16 on accelerators unless the configuration says otherwise."""
     if config.dtype == "auto":
-        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+        return jnp.dtype(jnp.float32 if platform() == "cpu" else jnp.bfloat16)
     return jnp.dtype(config.dtype)
+
+
+def look_up(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Entries of a table along its first axis; indices beyond it read the last one.
+
+    The table is gathered over the mesh first, as any weight is for its use: left to itself, the partitioner looks up
+    slices of the width for all rows of the batch and then replicates the whole result.
+    """
+    return jnp.take(constrain(table, (None,) * table.ndim), index, axis=0, mode="clip")
 
 
 class Embedder(nnx.Module):
@@ -38,11 +49,11 @@ class Embedder(nnx.Module):
 
     def text(self, token: jax.Array) -> jax.Array:
         """Phoneme embeddings [..., D]; ids beyond the table (acoustic ones, masked by the caller) read its last row."""
-        return jnp.take(self.phonemes[...], token, axis=0, mode="clip")
+        return look_up(self.phonemes[...], token)
 
     def lookup(self, token: jax.Array) -> jax.Array:
         """Acoustic embeddings [..., D] from a table of one codebook."""
-        return jnp.take(self.acoustic[...], token, axis=0, mode="clip")
+        return look_up(self.acoustic[...], token)
 
     def __call__(self, embedding_BTD, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array:
         """Scales looked-up embeddings and adds positions; `kind_BT` None means that all tokens are acoustic."""

@@ -9,7 +9,7 @@ from flax import nnx
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT, KIND_TEXT
 from valle_jax.model import masks
-from valle_jax.model.embedding import Embedder
+from valle_jax.model.embedding import Embedder, look_up
 from valle_jax.model.layers import EMBEDDING_STD, dropout, param
 from valle_jax.model.transformer import Transformer
 
@@ -52,7 +52,7 @@ class NARDecoder(nnx.Module):
         )
         total = jnp.zeros((*kind_BT.shape, self.config.d_model))
         for q in range(self.config.codebooks):
-            embedding = jnp.take(self.embed.acoustic[q], codes_BTQ[..., q], axis=0, mode="clip")
+            embedding = look_up(self.embed.acoustic[q], codes_BTQ[..., q])
             total += jnp.where((shown > q)[..., None], embedding, 0)
         return total
 
@@ -64,7 +64,7 @@ class NARDecoder(nnx.Module):
         x_BTD = jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(batch["token"]), codes)
         x_BTD = dropout(self.embed(x_BTD, kind, batch["position"]), self.config.dropout, keys[0])
         h_BTD, _ = self.transformer(
-            x_BTD, masks.full(batch["segment"]), stage_BD=self.stage[stage_B - 1], dropout_key=keys[1]
+            x_BTD, masks.full(batch["segment"]), stage_BD=look_up(self.stage[...], stage_B - 1), dropout_key=keys[1]
         )
-        head_BVD = self._heads()[stage_B - 1].astype(h_BTD.dtype)
+        head_BVD = look_up(self._heads(), stage_B - 1).astype(h_BTD.dtype)
         return jnp.einsum("btd,bvd->btv", h_BTD, head_BVD, preferred_element_type=jnp.float32)

@@ -119,11 +119,12 @@ class Checkpoints:
         self._manager.save(progress.step, args=args, metrics=metrics, force=True)
 
     def progress(self) -> Progress | None:
-        """Of the newest complete checkpoint, or None where there is none."""
-        steps = complete_steps(self._workdir)
-        if not steps:
+        """Of the newest complete checkpoint, or None where there is none; all hosts go by what the first one sees."""
+        newest = max(complete_steps(self._workdir), default=-1)
+        newest = int(multihost_utils.broadcast_one_to_all(np.asarray(newest, np.int32)))
+        if newest < 0:
             return None
-        run = self._manager.restore(steps[-1], args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+        run = self._manager.restore(newest, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
         return Progress(**run)
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Annotated
 
 import tyro
 
 from valle_jax.config import Stage, parse_settings
 from valle_jax.configs import get_preset
-from valle_jax.errors import UserError
+from valle_jax.errors import RestartError, UserError
 
 
 def parse_data(text: str) -> tuple[str, float]:
@@ -27,6 +28,9 @@ def parse_data(text: str) -> tuple[str, float]:
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Train one stage; the same command again goes on from the newest checkpoint in the work directory.
+
+    On several hosts start the same command on each; docs/scaling.md says how they find each other. SIGTERM, on any of
+    them, saves and ends all with exit code 75: start again.
 
     Example: valle train --preset tiny --stage ar --data DATASET --workdir runs/ar --steps 2000 --set model.n_layers=6
     """
@@ -47,6 +51,10 @@ class Train:
     """Model directory whose parameters a new run starts from."""
     codec_weights: str | None = None
     """File of the codec's weights, where they are not to be fetched: for audio previews and model.code_init=codec."""
+    profile_steps: str | None = None
+    """FIRST:END; the trace of these steps goes to WORKDIR/profile."""
+    compile_cache: str | None = None
+    """Folder of compiled programs, so that a restart need not compile; default: WORKDIR/compile_cache."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Configuration override key=value, such as model.dropout=0; give it again for more."""
 
@@ -61,11 +69,19 @@ class Train:
         config = get_preset(self.preset, self.stage).override(settings)
 
         # Only now, so that mistakes in the arguments are answered at once.
+        import jax
+
         from valle_jax.inference.previews import make_previews
+        from valle_jax.parallel import distributed
         from valle_jax.parallel.mesh import parse_mesh
         from valle_jax.train.loop import train
+        from valle_jax.train.profiler import parse_steps
 
         mesh = parse_mesh(self.mesh) if self.mesh else None
+        profile_steps = parse_steps(self.profile_steps) if self.profile_steps else None
+        if self.compile_cache or "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            jax.config.update("jax_compilation_cache_dir", self.compile_cache or f"{self.workdir}/compile_cache")
+        distributed.start()
         summary = train(
             config,
             datasets,
@@ -74,5 +90,9 @@ class Train:
             init_from=self.init_from,
             codec_weights=self.codec_weights,
             make_sampler=make_previews(datasets[0][0], self.codec_weights),
+            profile_steps=profile_steps,
         )
-        print(f"{self.workdir}: {'stopped by SIGTERM at' if summary.terminated else 'trained to'} step {summary.step}")
+        if summary.preempted:
+            raise RestartError(f"{self.workdir}: preempted, saved at step {summary.step}; the same command goes on")
+        if jax.process_index() == 0:
+            print(f"{self.workdir}: trained to step {summary.step}")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from valle_jax.model import Decoder, Params
+from valle_jax.parallel.hosts import HostRows
 from valle_jax.train.losses import Sums
-from valle_jax.train.step import jit_eval_step, place
+from valle_jax.train.step import jit_eval_step
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -23,10 +23,11 @@ class Validation:
       splits: name of a split, such as `valid_speaker`, and its batches; a split without batches is left out.
     """
 
-    def __init__(self, decoder: Decoder, mesh: Mesh, splits: Mapping[str, Sequence[HostBatch]]):
+    def __init__(self, decoder: Decoder, rows: HostRows, splits: Mapping[str, Sequence[HostBatch]]):
+        """`rows` are those of each global batch of which this process has the batches in `splits`."""
         self.splits = {name: batches for name, batches in splits.items() if batches}
-        self._mesh = mesh
-        self._step: Callable[[Params, dict[str, jax.Array]], Sums] = jit_eval_step(decoder, mesh)
+        self._rows = rows
+        self._step: Callable[[Params, dict[str, jax.Array]], Sums] = jit_eval_step(decoder, rows.mesh)
 
     def __call__(self, params: Params) -> dict[str, float]:
         """`{split}_loss` (nats per target), `{split}_accuracy_top10`; for the NAR also `{split}_loss_codebook_{k}`.
@@ -34,9 +35,9 @@ class Validation:
         k counts from 1 as in the papers: 2..Q. A stage that no batch drew is left out.
         """
         values: dict[str, float] = {}
-        with jax.set_mesh(self._mesh):
+        with jax.set_mesh(self._rows.mesh):
             for split, batches in self.splits.items():
-                values |= _means(split, [jax.device_get(self._step(params, place(b, self._mesh))) for b in batches])
+                values |= _means(split, [jax.device_get(self._step(params, self._rows.place(b))) for b in batches])
         return values
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +19,21 @@ from valle_jax.data.info import DatasetInfo
 from valle_jax.data.pipeline import TrainBatches, check_compatible, data_identity, rows_per_batch, validation_batches
 from valle_jax.errors import UserError, WorkError
 from valle_jax.model import Decoder, Params, build
+from valle_jax.parallel.distributed import Preemption
+from valle_jax.parallel.hosts import HostRows, gather
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.parallel.sharding import check_divides
 from valle_jax.train.checkpoint import Checkpoints, Progress
 from valle_jax.train.codec_start import codec_start
 from valle_jax.train.evaluate import Validation, selection_loss
+from valle_jax.train.goodput import Goodput
 from valle_jax.train.metrics import MetricsWriter, Throughput
 from valle_jax.train.optimizer import make_optimizer
+from valle_jax.train.profiler import Profiler
 from valle_jax.train.state import TrainState, abstract_state, init_state
-from valle_jax.train.step import Metrics, jit_train_step, place
+from valle_jax.train.step import Metrics, jit_train_step
 from valle_jax.train.warm_start import warm_start
+from valle_jax.train.watchdog import Watchdog
 from valle_jax.train.workdir import check_resumable, identity, write_description
 
 VALIDATION_SPLITS = ("valid_utterance", "valid_speaker")
@@ -45,13 +48,13 @@ class Summary:
 
     Attributes:
       step: batches consumed by the run, over all its starts.
-      terminated: whether SIGTERM ended it before its last step.
+      preempted: whether SIGTERM, of any process, ended it before its last step.
       nonfinite: steps whose update was refused.
       validation: the last values of the validation splits.
     """
 
     step: int
-    terminated: bool
+    preempted: bool
     nonfinite: int
     validation: dict[str, float]
 
@@ -97,8 +100,11 @@ def train(
     init_from: str | pathlib.Path | None = None,
     codec_weights: str | None = None,
     make_sampler: Callable[[Config, DatasetInfo], Sampler] | None = None,
+    profile_steps: range | None = None,
 ) -> Summary:
     """Trains one stage until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
+
+    Among several processes (see `valle_jax.parallel.distributed`) each calls it with the same arguments.
 
     Args:
       config: of the run; sizes that are 0 come from the datasets.
@@ -108,13 +114,16 @@ def train(
       init_from: model directory to start a new run from; without effect on a run that has a checkpoint.
       codec_weights: file of the codec's weights, for `model.code_init=codec`; None: the codec's default.
       make_sampler: called once with the resolved configuration; what it returns makes audio every `train.sample_every`.
+      profile_steps: steps whose trace goes to `workdir/profile`, for TensorBoard or Perfetto.
 
     Raises:
       UserError: see `resolve`, `check_resumable` and `warm_start`; found before the first step and before anything in
         a workdir with a run is changed.
       WorkError: too many steps in a row were not finite.
+      RestartError: another process of the run is gone.
     """
     workdir = pathlib.Path(workdir)
+    preemption = Preemption()
     device_mesh = make_mesh(mesh)
     opened = [(Dataset.open(path), weight) for path, weight in datasets]
     config = resolve(config, opened, device_mesh, workdir / "plans")
@@ -122,22 +131,8 @@ def train(
     run = _Run(config, opened, workdir, device_mesh, init_from, codec_weights)
     if make_sampler is not None and config.train.sample_every:
         run.sampler = make_sampler(config, info)
-    with run, _sigterm() as terminated:
-        return run.loop(terminated)
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets instead of ending the process; outside the main thread nothing sets it."""
-    terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield terminated
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with run, Watchdog(run.goodput, config.train.hang_seconds), preemption:
+        return run.loop(preemption, profile_steps)
 
 
 class _Run:
@@ -156,31 +151,42 @@ class _Run:
         self.sampler: Sampler | None = None
         self._decoder: Decoder = build(config.model)
         self._optimizer = make_optimizer(config.optimizer, self._decoder.axes)
+        self._workdir = workdir
+        self.goodput = Goodput(workdir, active=jax.process_index() == 0)
         self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
         mine = identity(config, data_identity(datasets, config))
         saved = self._checkpoints.progress()
         if saved is not None:
             check_resumable(workdir, saved.identity, mine)
         self.progress = saved or Progress(step=0, rows=0, identity=mine)
+        self.goodput.resume(self.progress.step)
         self.state = self._first_state(saved, init_from, datasets[0][0].info, codec_weights)
         if jax.process_index() == 0:
             write_description(workdir, config, datasets, mesh, self.progress.step)
         plans = workdir / "plans"
-        hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        self._batches = TrainBatches(datasets, config, start_row=self.progress.rows, plan_dir=plans, **hosts)
+        self._rows = HostRows.of(mesh, config.train.rows)
+        self._batches = TrainBatches(
+            datasets, config, start_row=self.progress.rows, local_rows=self._rows.local.tolist(), plan_dir=plans
+        )
         if jax.process_index() == 0:
             print(self._batches.describe(), file=sys.stderr)
+        validation_rows = HostRows.of(mesh, config.train.rows // config.train.accumulate)
         splits = {
             split: [
                 batch
                 for dataset, _ in datasets
                 for batch in validation_batches(
-                    dataset, config, split, config.train.evaluate_rows, plan_dir=plans, **hosts
+                    dataset,
+                    config,
+                    split,
+                    config.train.evaluate_rows,
+                    local_rows=validation_rows.local.tolist(),
+                    plan_dir=plans,
                 )
             ]
             for split in VALIDATION_SPLITS
         }
-        self._validate = Validation(self._decoder, mesh, splits)
+        self._validate = Validation(self._decoder, validation_rows, splits)
         self._writer = MetricsWriter(workdir, resume_step=self.progress.step, active=jax.process_index() == 0)
         self._streak = 0  # steps in a row that were refused
         self._validated: tuple[int, dict[str, float]] = (-1, {})  # step, values
@@ -212,35 +218,41 @@ class _Run:
         self._checkpoints.close()
         self._writer.close()
 
-    def loop(self, terminated: threading.Event) -> Summary:
-        """Runs to the last step, or to the next one after `terminated` is set."""
-        train = self.config.train
+    def loop(self, preemption: Preemption, profile_steps: range | None) -> Summary:
+        """Runs to the last step, or to the one at which a preempted run stops."""
+        train, goodput = self.config.train, self.goodput
         step_function = jit_train_step(self.config, self._decoder, self._optimizer, self.mesh)
         key = jax.random.fold_in(jax.random.key(train.seed), 1)  # 0 is the initialisation's
         throughput = Throughput(self._decoder, self.mesh.size)
-        first = self.progress.step
-        with jax.set_mesh(self.mesh), self._progress_bar() as bar:
+        profiler = Profiler(self._workdir / "profile", profile_steps)
+        first = self.progress.step + 1
+        with jax.set_mesh(self.mesh), self._progress_bar() as bar, profiler:
             unread: Metrics | None = None
-            batches = iter(self._batches) if first < train.steps else ()
-            for step, batch in zip(range(first + 1, train.steps + 1), batches, strict=False):
-                self.state, metrics = step_function(self.state, place(batch, self.mesh), key)
+            batches = iter(self._batches) if first <= train.steps else iter(())
+            for step in range(first, train.steps + 1):
+                goodput.work_on(step)
+                profiler.before(step)
+                with goodput.during("input"):
+                    batch = self._rows.place(next(batches))
+                with goodput.during("compile") if step == first else contextlib.nullcontext():
+                    self.state, metrics = step_function(self.state, batch, key)
                 # The numbers of a step are read when the next one is already on its way, so the device never waits.
                 if unread is not None:
                     self._read(step - 1, unread, throughput, bar)
                 unread = metrics
                 self.progress = dataclasses.replace(self.progress, step=step, rows=self.progress.rows + train.rows)
-                stop = terminated.is_set() and step < train.steps
+                stop = preemption.reached(step) and step < train.steps
                 last = stop or step == train.steps
                 if last or self._is_due(step):
                     self._read(step, unread, throughput, bar)
                     unread = None
                     with throughput.paused():
-                        self._pause(step, last=last, terminated=stop)
+                        self._pause(step, last=last, preempted=stop)
                 if last:
                     break
         return Summary(
             step=self.progress.step,
-            terminated=self.progress.step < train.steps,
+            preempted=self.progress.step < train.steps,
             nonfinite=self.progress.nonfinite,
             validation=self._validated[1],
         )
@@ -273,8 +285,10 @@ class _Run:
         bar.update()
         if step % self.config.train.log_every == 0 or step == self.config.train.steps:
             line = {name: values[name] for name in ("loss", "accuracy_top10", "grad_norm", "learning_rate")}
-            line |= throughput.take() | {"fill": values["fill"], "nonfinite_steps": nonfinite}
+            line |= throughput.take() | self.goodput.take()
+            line |= {"fill": values["fill"], "nonfinite_steps": nonfinite}
             self._writer.scalars(step, line)
+            self.goodput.write()
             bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         if self._streak >= self.config.train.max_nonfinite:
             raise WorkError(
@@ -282,19 +296,28 @@ class _Run:
                 "checkpoint before them is kept. Lower optimizer.learning_rate or check the data"
             )
 
-    def _pause(self, step: int, *, last: bool, terminated: bool) -> None:
-        """What is done between steps. SIGTERM leaves time for a checkpoint only."""
-        train = self.config.train
+    def _pause(self, step: int, *, last: bool, preempted: bool) -> None:
+        """What is done between steps. A preemption leaves time for a checkpoint only."""
+        train, during = self.config.train, self.goodput.during
         valid_loss = None
-        if not terminated and (last or (train.evaluate_every and step % train.evaluate_every == 0)):
-            self._validated = step, self._validate(self.state.best_params)
+        if not preempted and (last or (train.evaluate_every and step % train.evaluate_every == 0)):
+            with during("evaluate"):
+                self._validated = step, self._validate(self.state.best_params)
             valid_loss = selection_loss(self._validated[1])
             if self._validated[1]:
                 self._writer.scalars(step, self._validated[1])
         # Inside a streak of refused steps the parameters themselves may be the cause, and a checkpoint of them would
         # push out a good one.
         if last or (step % train.checkpoint_every == 0 and not self._streak):
-            self._checkpoints.save(self.state, self.progress, valid_loss)
-        if self.sampler is not None and not terminated and (last or step % train.sample_every == 0):
-            for name, samples, sample_rate in self.sampler(step, self.state.best_params):
-                self._writer.audio(step, name, samples, sample_rate)
+            with during("checkpoint"):
+                self._checkpoints.save(self.state, self.progress, valid_loss)
+                if preempted:
+                    self._checkpoints.wait()
+            self.goodput.saved(step)
+        if self.sampler is not None and not preempted and (last or step % train.sample_every == 0):
+            with during("samples"):
+                params = gather(self.state.best_params, self.mesh)
+                if jax.process_index() == 0:
+                    for name, samples, sample_rate in self.sampler(step, params):
+                        self._writer.audio(step, name, samples, sample_rate)
+        self.goodput.write()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from einops import rearrange
 from jax.sharding import Mesh
@@ -23,14 +22,6 @@ from valle_jax.train.state import TrainState, state_shardings
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-
-
-def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
-    """This host's rows of a global batch, as global arrays sharded by row."""
-    return {
-        name: jax.make_array_from_process_local_data(named_sharding(mesh, ("batch",)), value)
-        for name, value in batch.items()
-    }
 
 
 def batch_sizes(batch: Batch, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
