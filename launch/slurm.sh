@@ -41,10 +41,11 @@ script="#!/usr/bin/env bash
 ${partition:+#SBATCH --partition=$partition
 }${account:+#SBATCH --account=$account
 }${environment:+. $environment/bin/activate
-}# Processes find each other by what srun sets. 75: saved, to be started again. --wait: time for the last to finish.
+}# Processes find each other by what srun sets. 75: saved, to be started again; 134: a peer was lost.
+# --wait: time for the last to finish.
 code=0
 srun --kill-on-bad-exit=0 --wait=120 valle ${arguments% } || code=\$?
-if [ \$code = 75 ]; then exec scontrol requeue \$SLURM_JOB_ID; fi
+case \$code in 75 | 134) exec scontrol requeue \$SLURM_JOB_ID ;; esac
 exit \$code"
 
 if [ -n "$dry_run" ]; then

@@ -37,7 +37,8 @@ if [ -z "$runtime" ]; then
 fi
 where=(--zone "$zone" ${project:+--project "$project"})
 
-# The same on every host. 75 asks for another start of the same command, which goes on from the newest checkpoint.
+# The same on every host. 75 asks for another start of the same command, which goes on from the newest checkpoint; so
+# does 134, with which JAX ends the processes whose peer was lost.
 printf -v arguments '%q ' "${verb[@]}"
 remote="set -e
 python3 -m venv --system-site-packages ~/valle 2>/dev/null || python3 -m venv ~/valle
@@ -45,7 +46,7 @@ python3 -m venv --system-site-packages ~/valle 2>/dev/null || python3 -m venv ~/
 export VALLE_DISTRIBUTED=auto
 while :; do
   code=0; ~/valle/bin/valle ${arguments% } || code=\$?
-  [ \$code = 75 ] || exit \$code
+  case \$code in 75 | 134) sleep 10 ;; *) exit \$code ;; esac
 done"
 
 state() {

@@ -70,7 +70,7 @@ def test_gke():
     assert options["--command"] == r"valle train --preset base --data gs://bucket/a\ b --steps 10"
 
 
-@pytest.mark.parametrize("code, requeued", [(0, False), (75, True), (1, False)])
+@pytest.mark.parametrize("code, requeued", [(0, False), (75, True), (134, True), (1, False)])
 def test_slurm_script_requeues_what_was_preempted(tmp_path, code, requeued):
     """The script that would be submitted, run with an `srun` and an `scontrol` that say what they were asked."""
     script = dry_run("slurm", "--nodes", "4", "--partition", "gpu", "--time", "1:00:00", "--environment", "")

@@ -120,7 +120,6 @@ def train(
       UserError: see `resolve`, `check_resumable` and `warm_start`; found before the first step and before anything in
         a workdir with a run is changed.
       WorkError: too many steps in a row were not finite.
-      RestartError: another process of the run is gone.
     """
     workdir = pathlib.Path(workdir)
     preemption = Preemption()

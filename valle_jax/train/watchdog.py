@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from valle_jax.errors import EXIT_RESTART
@@ -56,9 +56,9 @@ class Watchdog:
         ]
         for process, text in distributed.read_board(timeout_seconds=self._period):
             step, phase, seen = text.split()
-            lines.append(
-                f"  process {process}: step {step}, {phase}; last heard of {time.time() - int(seen):.0f} s ago"
-            )
+            silence = max(0.0, time.time() - int(seen))
+            lines.append(f"  process {process}: step {step}, {phase}; last heard of {silence:.0f} s ago")
+        main = sys._current_frames()[threading.main_thread().ident or 0]
+        lines += ["where this one stands:", "".join(traceback.format_stack(main))]
         print("\n".join(lines), file=sys.stderr, flush=True)
-        faulthandler.dump_traceback(file=sys.stderr)
         os._exit(EXIT_RESTART)
