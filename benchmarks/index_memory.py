@@ -1,12 +1,14 @@
-"""Memory that training holds per utterance of the index, and the speed of the loader.
+"""Memory that training holds per utterance of the index, the time until its first batch, and the speed of the loader.
 
 Limits: peak resident memory grows by at most 40 bytes per utterance between 100,000 and 1,000,000 utterances, and the
 loader gives at least 50,000 acoustic frames/s, 20 times what training on two CPU cores takes (about 2,500).
 
-python benchmarks/index_memory.py [--entries 100000 1000000] [--stage ar] [--batches 400]
+    python benchmarks/index_memory.py [--entries 100000 1000000] [--shard-utterances 256] [--stage ar] [--batches 400]
+    python benchmarks/index_memory.py --entries 1000000 14000000 --shard-utterances 4096     # 60,000 hours
 
-The dataset is synthetic: one shard of 256 utterances of LibriSpeech-like lengths and random codes, under as many names
-as the number of utterances asks for. It is opened, planned and read as training does, each size in its own process.
+The dataset is synthetic: one shard of utterances of LibriSpeech-like lengths and random codes, under as many names as
+the number of utterances asks for. It is opened, planned and read as training does, each size in its own process;
+`again` is a second start, which finds the plan that the first one left.
 """
 
 from __future__ import annotations
@@ -35,17 +37,16 @@ from valle_jax.text.vocabulary import Vocabulary
 
 LIMIT_BYTES = 40
 LIMIT_FRAMES_PER_SECOND = 50_000
-SHARD_UTTERANCES = 256
 CODEC = CodecInfo("mel_rvq", 24_000, 75.0, 8, 1024, "0" * 16)
 
 
-def write_dataset(folder: pathlib.Path, entries: int, seed: int = 0) -> int:
+def write_dataset(folder: pathlib.Path, entries: int, shard_utterances: int, seed: int = 0) -> int:
     """Writes a dataset of about so many utterances; returns how many: whole shards."""
     random = np.random.default_rng(seed)
     vocabulary = Vocabulary.default()
-    n_shards = entries // SHARD_UTTERANCES
+    n_shards = entries // shard_utterances
     with ShardWriter(folder, 0, n_shards) as writer:
-        for i in range(SHARD_UTTERANCES):
+        for i in range(shard_utterances):
             seconds = random.triangular(11, 15, 17) if random.random() < 0.75 else random.uniform(1.5, 11.5)
             phonemes = random.integers(3, vocabulary.size, int(14 * seconds), dtype=np.int32)
             codes = random.integers(0, CODEC.codebook_size, (int(75 * seconds), CODEC.codebooks), dtype=np.uint16)
@@ -53,8 +54,8 @@ def write_dataset(folder: pathlib.Path, entries: int, seed: int = 0) -> int:
     for shard in range(1, n_shards):
         for path in (shard_path, index_path):
             os.link(path(folder, 0, n_shards), path(folder, shard, n_shards))
-    DatasetInfo(CODEC, vocabulary, {"utterances": n_shards * SHARD_UTTERANCES}).save(folder)
-    return n_shards * SHARD_UTTERANCES
+    DatasetInfo(CODEC, vocabulary, {"utterances": n_shards * shard_utterances}).save(folder)
+    return n_shards * shard_utterances
 
 
 def configuration(stage: str, workers: int = 0) -> Config:
@@ -62,13 +63,25 @@ def configuration(stage: str, workers: int = 0) -> Config:
     return Config().override({"model.stage": stage, "train.rows": 4, "data.workers": workers})
 
 
-def peak_rss(folder: pathlib.Path, stage: str) -> int:
-    """Bytes: opens and plans the dataset as training does, reads four batches, and tells this process's peak."""
-    batches = TrainBatches([(Dataset.open(folder), 1.0)], configuration(stage), start_row=0, plan_dir=folder / "plans")
+def start_up(folder: pathlib.Path, stage: str) -> dict[str, float]:
+    """Opens and plans the dataset as training does and reads four batches: seconds, and this process's peak memory."""
+    start = time.perf_counter()
+    dataset = Dataset.open(folder)
+    opened = time.perf_counter()
+    batches = TrainBatches([(dataset, 1.0)], configuration(stage), start_row=0, plan_dir=folder / "plans")
+    planned = time.perf_counter()
     for _ in itertools.islice(batches, 4):
         pass
+    read = time.perf_counter()
     # The kernel counts in kilobytes, except that macOS counts in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "open_seconds": round(opened - start, 2),
+        "plan_seconds": round(planned - opened, 2),
+        "batches_seconds": round(read - planned, 2),
+        "start_up_seconds": round(read - start, 2),
+        "peak_rss_megabytes": round(peak / 1e6, 1),
+    }
 
 
 def loader_speed(folder: pathlib.Path, stage: str, workers: int, batches: int) -> float:
@@ -91,27 +104,31 @@ def main() -> None:
     """Prints one line of JSON; exit 1 where the memory is over its limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, nargs=2, default=[100_000, 1_000_000])
+    parser.add_argument("--shard-utterances", type=int, default=256)
     parser.add_argument("--stage", choices=("ar", "nar"), default="ar")
     parser.add_argument("--batches", type=int, default=400)
     arguments = parser.parse_args()
-    utterances, peaks = [], []
+    sizes: list[dict] = []
     # Spawned and used once: a forked or used process would start from the peak of what ran before.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for entries in arguments.entries:
-            with tempfile.TemporaryDirectory() as folder:
-                utterances.append(write_dataset(pathlib.Path(folder), entries))
-                peaks.append(pool.apply(peak_rss, (pathlib.Path(folder), arguments.stage)))
-        with tempfile.TemporaryDirectory() as folder:
-            write_dataset(pathlib.Path(folder), 10 * SHARD_UTTERANCES)
+            with tempfile.TemporaryDirectory() as name:
+                folder = pathlib.Path(name)
+                utterances = write_dataset(folder, entries, arguments.shard_utterances)
+                first, again = (pool.apply(start_up, (folder, arguments.stage)) for _ in range(2))
+                bytes_on_disk = sum(path.stat().st_size for path in folder.glob("*.index.npz"))
+                sizes.append({"utterances": utterances, "index_bytes": bytes_on_disk, **first, "again": again})
+        with tempfile.TemporaryDirectory() as name:
+            write_dataset(pathlib.Path(name), 2560, 256)
             speeds = {
-                workers: round(loader_speed(pathlib.Path(folder), arguments.stage, workers, arguments.batches))
+                workers: round(loader_speed(pathlib.Path(name), arguments.stage, workers, arguments.batches))
                 for workers in (0, 2)
             }
-    bytes_per_utterance = (peaks[1] - peaks[0]) / (utterances[1] - utterances[0])
+    growth = 1e6 * (sizes[1]["peak_rss_megabytes"] - sizes[0]["peak_rss_megabytes"])
+    bytes_per_utterance = growth / (sizes[1]["utterances"] - sizes[0]["utterances"])
     result = {
         "stage": arguments.stage,
-        "utterances": utterances,
-        "peak_rss_megabytes": [round(peak / 1e6, 1) for peak in peaks],
+        "sizes": sizes,
         "bytes_per_utterance": round(bytes_per_utterance, 1),
         "limit_bytes": LIMIT_BYTES,
         "loader_frames_per_second": {f"workers={workers}": speed for workers, speed in speeds.items()},
