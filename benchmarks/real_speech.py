@@ -59,10 +59,12 @@ class RealSpeech:
     seed: int = 0
     """Of the sampling."""
     out: pathlib.Path | None = None
-    """Folder for the audio."""
+    """Folder for the audio; made."""
 
     def run(self) -> None:
         """Prints one line of JSON."""
+        if self.out:
+            self.out.mkdir(parents=True, exist_ok=True)
         recogniser = WordRecogniser()
         tts = valle_jax.load(self.model)
         rate = tts.codec.info.sample_rate
