@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 import pathlib
 import resource
 import sys
@@ -25,37 +24,15 @@ import tempfile
 import time
 
 import numpy as np
+from synthetic import write_dataset
 
-from valle_jax.codec.base import CodecInfo
 from valle_jax.config import Config
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT
-from valle_jax.data.dataset import Dataset, DatasetInfo, ShardWriter
+from valle_jax.data.dataset import Dataset
 from valle_jax.data.pipeline import TrainBatches
-from valle_jax.data.schema import Utterance
-from valle_jax.data.shard import index_path, shard_path
-from valle_jax.text.vocabulary import Vocabulary
 
 LIMIT_BYTES = 40
 LIMIT_FRAMES_PER_SECOND = 50_000
-CODEC = CodecInfo("mel_rvq", 24_000, 75.0, 8, 1024, "0" * 16)
-
-
-def write_dataset(folder: pathlib.Path, entries: int, shard_utterances: int, seed: int = 0) -> int:
-    """Writes a dataset of about so many utterances; returns how many: whole shards."""
-    random = np.random.default_rng(seed)
-    vocabulary = Vocabulary.default()
-    n_shards = entries // shard_utterances
-    with ShardWriter(folder, 0, n_shards) as writer:
-        for i in range(shard_utterances):
-            seconds = random.triangular(11, 15, 17) if random.random() < 0.75 else random.uniform(1.5, 11.5)
-            phonemes = random.integers(3, vocabulary.size, int(14 * seconds), dtype=np.int32)
-            codes = random.integers(0, CODEC.codebook_size, (int(75 * seconds), CODEC.codebooks), dtype=np.uint16)
-            writer.write(Utterance(f"u{i}", f"s{i // 100}", "en-us", "text", phonemes, codes, "random"), "train")
-    for shard in range(1, n_shards):
-        for path in (shard_path, index_path):
-            os.link(path(folder, 0, n_shards), path(folder, shard, n_shards))
-    DatasetInfo(CODEC, vocabulary, {"utterances": n_shards * shard_utterances}).save(folder)
-    return n_shards * shard_utterances
 
 
 def configuration(stage: str, workers: int = 0) -> Config:

@@ -11,20 +11,19 @@ import argparse
 import time
 
 import numpy as np
+from synthetic import SYMBOLS_PER_SECOND, utterance_seconds
 
 from valle_jax.data.dataset import Index
 from valle_jax.data.packing import Packing, make_plan
 
 FRAMES_PER_SECOND = 75
-SYMBOLS_PER_SECOND = 14  # phonemes and stress marks
 ROW_LENGTHS = (1536, 2560, 4096)
 
 
 def speech_index(entries: int, seed: int = 0) -> Index:
-    """Durations like train-clean-100's: most of 12 to 16.5 s, a tail of short ones, 12.2 s on average, 17 s at most."""
+    """An index without records."""
     random = np.random.default_rng(seed)
-    is_long = random.random(entries) < 0.75
-    seconds = np.where(is_long, random.triangular(11, 15, 17, entries), random.uniform(1.5, 11.5, entries))
+    seconds = utterance_seconds(entries, random)
     rate = SYMBOLS_PER_SECOND * random.normal(1, 0.1, entries)
     return Index(
         offset=np.arange(entries, dtype=np.int64) * 20_000,

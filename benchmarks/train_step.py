@@ -1,92 +1,48 @@
-"""How fast one training step is on this machine: frames/s without padding, tokens/s, milliseconds per step.
+"""How fast training is on this machine: speed, use of the chip, memory, and what the input pipeline takes.
 
     python benchmarks/train_step.py --preset small --stage ar --set model.dtype=float32
+    python benchmarks/train_step.py --preset base --stage nar --mesh data=4,fsdp=2 --set model.remat=dots
 
-The rows are synthetic, packed from utterances as long as LibriSpeech's. Limit (two CPU cores, the command above):
-at least 2,400 acoustic frames/s.
+The data set is synthetic, as long utterances as LibriSpeech's, and read as training reads it. Limits: on two CPU cores
+(the first command with --set train.rows=2) 2,400 acoustic frames/s; anywhere, a loader 20 times as fast as the step.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import pathlib
+import resource
+import sys
+import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
+from synthetic import write_dataset
 
 from valle_jax.config import Config, Stage, parse_settings
 from valle_jax.configs import get_preset
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, NO_TARGET
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT
+from valle_jax.data.dataset import Dataset
+from valle_jax.data.pipeline import TrainBatches
 from valle_jax.model import build
+from valle_jax.model.embedding import compute_dtype
 from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh, parse_mesh
+from valle_jax.train.loop import resolve
 from valle_jax.train.metrics import model_flops, peak_flops
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import init_state
 from valle_jax.train.step import jit_train_step
 
-FRAMES_PER_SECOND = 75
-PHONEMES_PER_SECOND = 14.0
-MAX_PROMPT_FRAMES = 225
-
-
-def utterance_seconds(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Durations like those of LibriSpeech's training sets: 12.3 s on average, most between 11 and 16, a tail to 2."""
-    long = rng.normal(14.5, 1.2, count)
-    short = rng.uniform(2.0, 13.0, count)
-    return np.clip(np.where(rng.random(count) < 0.7, long, short), 1.5, 17.0)
-
-
-def pack(rows: int, row_length: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
-    """(phonemes, frames) of the utterances of each row, first-fit over enough utterances to fill the rows."""
-    open_rows: list[list[tuple[int, int]]] = [[] for _ in range(rows)]
-    free = np.full(rows, row_length)
-    for seconds in utterance_seconds(rows * row_length // 200, rng):
-        item = int(seconds * PHONEMES_PER_SECOND) + 1, int(seconds * FRAMES_PER_SECOND)
-        fits = np.flatnonzero(free >= sum(item))
-        if len(fits):
-            open_rows[fits[0]].append(item)
-            free[fits[0]] -= sum(item)
-    return open_rows
-
-
-def random_batch(config: Config, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A batch of packed rows of random ids, as `valle_jax.data.batch` describes it."""
-    model, shape = config.model, (config.train.rows, config.data.row_length)
-    batch = {name: np.zeros(shape, np.int32) for name in ("token", "kind", "segment", "position")}
-    batch["target"] = np.full(shape, NO_TARGET, np.int32)
-    codes = rng.integers(0, model.codebook_size, (*shape, model.codebooks), dtype=np.int32)
-    for row, items in enumerate(pack(*shape, rng)):
-        start = 0
-        for segment, (phonemes, frames) in enumerate(items, start=1):
-            text, audio = slice(start, start + phonemes), slice(start + phonemes, start + phonemes + frames)
-            batch["token"][row, text] = rng.integers(0, model.n_symbols, phonemes)
-            batch["kind"][row, text] = KIND_TEXT
-            batch["kind"][row, audio] = KIND_ACOUSTIC
-            batch["position"][row, text], batch["position"][row, audio] = np.arange(phonemes), np.arange(frames)
-            batch["segment"][row, start : audio.stop] = segment
-            if model.stage == "ar":
-                batch["token"][row, audio] = codes[row, audio, 0]
-                batch["target"][row, audio.start - 1 : audio.stop - 1] = codes[row, audio, 0]
-                batch["target"][row, audio.stop - 1] = model.codebook_size
-            else:
-                prompt = rng.integers(0, min(MAX_PROMPT_FRAMES, frames))
-                batch["kind"][row, audio.start : audio.start + prompt] = KIND_PROMPT
-                batch["target"][row, audio.start + prompt : audio.stop] = codes[
-                    row, audio.start + prompt : audio.stop, 1
-                ]
-            start = audio.stop
-    if model.stage == "nar":
-        stage = rng.integers(1, model.codebooks, shape[0], dtype=np.int32)
-        batch |= {"codes": codes, "stage": stage}
-    return batch
-
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Time training steps of a preset on synthetic rows."""
+    """Times training steps of a preset on synthetic speech."""
 
     preset: str = "small"
     """Preset."""
@@ -97,43 +53,103 @@ class Benchmark:
     mesh: str | None = None
     """Mesh, such as data=4,fsdp=2; default: all devices on data."""
     steps: int = 10
-    """Timed steps, after two that warm up."""
+    """Timed steps, after three that warm up."""
 
     def run(self) -> None:
         """Prints one line of JSON."""
-        sizes = {"model.n_symbols": 200, "model.codebooks": 8, "model.codebook_size": 1024}
-        config = get_preset(self.preset, self.stage).override(sizes).override(parse_settings(self.set))
         mesh = make_mesh(parse_mesh(self.mesh) if self.mesh else None)
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            write_dataset(folder, 2048, 512)
+            datasets = [(Dataset.open(folder), 1.0)]
+            config = resolve(get_preset(self.preset, self.stage).override(parse_settings(self.set)), datasets, mesh)
+            result = self.train(config, datasets, mesh)
+            loader = loader_speed(config, datasets)
+        result["loader_frames_per_second"] = round(loader)
+        result["loader_over_step"] = round(loader / result["frames_per_second"], 1)
+        print(json.dumps(result))
+
+    def train(self, config: Config, datasets: list[tuple[Dataset, float]], mesh: jax.sharding.Mesh) -> dict:
+        """Steps as `valle_jax.train.loop` takes them: numbers are read when the next step is on its way."""
         decoder = build(config.model)
         optimizer = make_optimizer(config.optimizer, decoder.axes)
         state = init_state(decoder, optimizer, mesh, config.train.seed, ema=config.optimizer.ema_decay > 0)
         step = jit_train_step(config, decoder, optimizer, mesh)
         key = jax.random.key(config.train.seed)
-        seconds = []
+        rows = HostRows.of(mesh, config.train.rows)
+        batches = iter(TrainBatches(datasets, config, start_row=0, local_rows=rows.local.tolist(), plan_dir=None))
+        unread, read, waited, done = None, [], [], [time.perf_counter()]
         with jax.set_mesh(mesh):
-            batch = HostRows.of(mesh, config.train.rows).place(random_batch(config, np.random.default_rng(0)))
-            for _ in range(2 + self.steps):
+            for _ in range(4 + self.steps):  # the last one is only on its way
                 start = time.perf_counter()
-                state, metrics = jax.block_until_ready(step(state, batch, key))
-                seconds.append(time.perf_counter() - start)
-        median = float(np.median(seconds[2:]))
-        tokens = float(metrics["fill"]) * config.train.rows * config.data.row_length
-        result = {
-            "device": jax.devices()[0].device_kind,
+                batch = rows.place(next(batches))
+                waited.append(time.perf_counter() - start)
+                state, metrics = step(state, batch, key)
+                if unread is not None:
+                    read.append(jax.device_get(unread))
+                    done.append(time.perf_counter())
+                unread = metrics
+        jax.block_until_ready(state)
+        seconds = float(np.median(np.diff(done)[-self.steps :]))
+        timed = read[-self.steps :]
+        frames = float(np.mean([metrics["frames"] for metrics in timed]))
+        fill = float(np.mean([metrics["fill"] for metrics in timed]))
+        tokens = fill * config.train.rows * config.data.row_length
+        kind = jax.devices()[0].device_kind
+        flops_per_second = model_flops(decoder, tokens) / seconds / mesh.size
+        peak = peak_flops(kind)
+        return {
+            "device": kind,
             "devices": mesh.size,
             "stage": self.stage,
             "parameters": decoder.n_parameters,
-            "milliseconds_per_step": round(1000 * median, 1),
-            "frames_per_second": round(float(metrics["frames"]) / median),
-            "tokens_per_second": round(tokens / median),
-            "fill": round(float(metrics["fill"]), 4),
-            "compile_seconds": round(seconds[0], 1),
-            "loss": float(metrics["loss"]),
+            "rows": config.train.rows,
+            "fill": round(fill, 4),
+            "milliseconds_per_step": round(1000 * seconds, 1),
+            "frames_per_second": round(frames / seconds),
+            "tokens_per_second": round(tokens / seconds),
+            "teraflops_per_second": round(flops_per_second / 1e12, 3),
+            "mfu": None if peak is None else round(flops_per_second / peak, 4),
+            "share_of_matmul": round(flops_per_second * mesh.size / matmul_flops(mesh, compute_dtype(config.model)), 4),
+            **peak_memory(),
+            "input_share": round(float(np.median(waited[-self.steps :])) / seconds, 5),
+            "compile_seconds": round(done[1] - done[0], 1),
+            "loss": round(float(timed[-1]["loss"]), 4),
         }
-        peak = peak_flops(jax.devices()[0].device_kind)
-        if peak:
-            result["mfu"] = round(model_flops(decoder, tokens) / median / (peak * mesh.size), 4)
-        print(json.dumps(result))
+
+
+def matmul_flops(mesh: jax.sharding.Mesh, dtype: jnp.dtype, size: int = 4096) -> float:
+    """FLOP/s of all devices together in a plain matrix product: what the chip's peak is worth here and now."""
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+    left = jax.device_put(jnp.ones((mesh.size, size, size), dtype), sharding)
+    product = jax.jit(lambda x: jnp.einsum("nij,njk->nik", x, x), out_shardings=sharding)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        jax.block_until_ready(product(left))
+        seconds.append(time.perf_counter() - start)
+    return mesh.size * 2 * size**3 / min(seconds)
+
+
+def peak_memory() -> dict[str, int]:
+    """Of the first device where it counts; else of this process, compilation included."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {"peak_bytes_of_device": stats["peak_bytes_in_use"]}
+    # The kernel counts in kilobytes, except that macOS counts in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"peak_bytes_of_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+
+
+def loader_speed(config: Config, datasets: list[tuple[Dataset, float]], batches: int = 50) -> float:
+    """Acoustic frames/s of the loader alone, after the batches that were read ahead."""
+    stream = iter(TrainBatches(datasets, config, start_row=0, plan_dir=None))
+    for _ in range(10):
+        next(stream)
+    start = time.perf_counter()
+    taken = list(itertools.islice(stream, batches))
+    seconds = time.perf_counter() - start
+    return sum(int(np.isin(batch["kind"], (KIND_ACOUSTIC, KIND_PROMPT)).sum()) for batch in taken) / seconds
 
 
 if __name__ == "__main__":
