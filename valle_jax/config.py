@@ -55,7 +55,7 @@ class ModelConfig:
     code_init: Literal["random", "codec"] = "random"  # NAR only; codec: embeddings start as its vectors
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 on accelerators
     remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes: nothing, all but dots, all
-    attention: Literal["auto", "xla", "blocked"] = "auto"  # back end; auto: the first that supports the case
+    attention: Literal["auto", "xla", "blocked", "splash", "cudnn", "pallas_gpu"] = "auto"  # auto: the first that can
     n_symbols: int = 0  # entries of the text vocabulary; 0: taken from the dataset
     codebooks: int = 0  # residual levels Q; 0: taken from the dataset
     codebook_size: int = 0  # entries per codebook; 0: taken from the dataset

@@ -12,7 +12,7 @@ from packed import mean_loss, pack, tiny_config, utterance
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
 from valle_jax.errors import UserError
-from valle_jax.model import build
+from valle_jax.model import build, masks
 
 # Float32 with sums in another order (packed or cached against alone): a few ulps of logits of magnitude 1-3.
 TOLERANCE = 2e-5
@@ -57,8 +57,6 @@ def test_ar_is_causal():
     model_inputs = jax.random.normal(jax.random.key(1), (1, 32, 32))
 
     def logit_at(x, t):
-        from valle_jax.model import masks
-
         module = decoder.bind(params)
         interval = masks.causal(jnp.asarray(batch["segment"]), jnp.asarray(batch["kind"]), bidirectional_text=False)
         return module.transformer(x, interval)[0][0, t].sum()
@@ -259,7 +257,7 @@ def test_adaptive_norm_starts_as_a_plain_norm():
     decoder, params, _ = _make(config)
     module = decoder.bind(params)
     x = jax.random.normal(jax.random.key(0), (1, 5, 32))
-    interval = (jnp.zeros((1, 5), jnp.int32), jnp.full((1, 5), 5, jnp.int32))
+    interval = masks.full(jnp.ones((1, 5), jnp.int32))
     outputs = [module.transformer(x, interval, stage_BD=module.stage[j][None])[0] for j in range(3)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
     np.testing.assert_array_equal(outputs[0], outputs[2])

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from valle_jax.model.masks import Interval
+
 BLOCK = 128
 _FLOOR = -1e30  # stands for the score of an unseen key; finite, so that differences of two of them are 0, not NaN
 
@@ -112,34 +114,36 @@ def _pad_tokens(x_BT: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def blocked_attention(q_BTNH, k_BTNH, v_BTNH, start_BT, end_BT) -> jax.Array:
+def blocked_attention(q_BTNH, k_BTNH, v_BTNH, interval: Interval) -> jax.Array:
     """Attention [B, T, N, H] where query t sees the keys [start_t, end_t) of the same T tokens."""
-    return _forward(q_BTNH, k_BTNH, v_BTNH, start_BT, end_BT)[0]
+    return _forward(q_BTNH, k_BTNH, v_BTNH, interval)[0]
 
 
 def _scale(q: jax.Array) -> jax.Array:
     return q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
 
 
-def _forward(q, k, v, start, end):
+def _forward(q, k, v, interval):
     heads = (_heads_first(_scale(q)), rearrange(_heads_first(k), "b n t h -> b n h t"), _heads_first(v))
-    out, lse = jax.lax.map(lambda row: _forward_row(*row), (*heads, _pad_tokens(start), _pad_tokens(end)))
+    out, lse = jax.lax.map(
+        lambda row: _forward_row(*row), (*heads, _pad_tokens(interval.start), _pad_tokens(interval.end))
+    )
     out = rearrange(out[:, :, : q.shape[1]], "b n t h -> b t n h")
-    return out, (q, k, v, start, end, out, lse)
+    return out, (q, k, v, interval, out, lse)
 
 
 def _backward(residuals, grad_out):
-    q, k, v, start, end, out, lse = residuals
+    q, k, v, interval, out, lse = residuals
     q_NTH, k_NTH, v_NTH, out_NTH, grad_NTH = (_heads_first(x) for x in (_scale(q), k, v, out, grad_out))
     # Both orders of every operand, so that no product inside the loops has to transpose one: 2 x faster on CPU.
     q_NHT, k_NHT, v_NHT, grad_NHT = (rearrange(x, "b n t h -> b n h t") for x in (q_NTH, k_NTH, v_NTH, grad_NTH))
-    tokens = (_pad_tokens(start), _pad_tokens(end))
+    tokens = (_pad_tokens(interval.start), _pad_tokens(interval.end))
     row = (q_NTH, q_NHT, k_NTH, k_NHT, v_NHT, *tokens, out_NTH, lse, grad_NTH, grad_NHT)
     dq_NTH, dk_NHT, dv_NHT = jax.lax.map(lambda row: _backward_row(*row), row)
     length = q.shape[1]
     dq = _scale(rearrange(dq_NTH[:, :, :length], "b n t h -> b t n h")).astype(q.dtype)
     dk, dv = (rearrange(x[..., :length], "b n h t -> b t n h") for x in (dk_NHT, dv_NHT))
-    return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
+    return dq, dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
 blocked_attention.defvjp(_forward, _backward)
