@@ -88,7 +88,7 @@ def prepare(options: Prepare, progress: bool = True) -> Summary:
     """
     if options.language not in phonemizer.languages():
         phonemizer.Phonemizer(options.language)  # raises, with the languages near to it
-    codec = get_codec(options.codec, options.codec_weights).info
+    codec = get_codec(options.codec, options.codec_weights, implementation="torch").info
     vocabulary = _chosen_vocabulary(options.vocabulary)
     layout = sources.detect_layout(options.source) if options.layout == "auto" else options.layout
     listing = sources.list_recordings(options.source, layout)

@@ -234,7 +234,7 @@ def _read(recording: Recording, sample_rate: int, header_seconds: float, job: Sh
 
 @functools.cache
 def _codec(name: str, weights: str | None) -> Codec:
-    return get_codec(name, weights)
+    return get_codec(name, weights, implementation="torch")
 
 
 @functools.cache

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib
-import pathlib
-import re
 import sys
 import types
 from collections.abc import Iterable, Sequence
@@ -15,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from valle_jax.codec.base import CodecInfo
+from valle_jax.codec.encodec_files import find
 from valle_jax.errors import UserError
 
 SAMPLE_RATE = 24_000
 HOP = 320
 BANDWIDTH_KBPS = 6.0  # 8 codebooks of 1024 at 75 frames/s
-_HUB_FILE = "encodec_24khz-d7cc33bc.th"
 # Padding on the right changes nothing before it, because the convolutions and the LSTM are causal, except that the
 # convolutions' padding on the left mirrors up to six frames: shorter items are coded alone.
 _PADDABLE_FRAMES = 7
@@ -57,38 +53,22 @@ class EncodecTorch:
     def load(
         cls, weights: str | None = None, device: str | None = None, batch_seconds: float | None = None
     ) -> EncodecTorch:
-        """Loads a state dict file, or without one the official weights through the package (cached by torch.hub).
+        """Loads a state dict file that `valle_jax.codec.encodec_files.find` finds.
 
-        A file whose name ends in eight hex digits, as the official `encodec_24khz-d7cc33bc.th`, must have that hash.
         `device` is torch's; None: CUDA where there is one.
 
         Raises:
-          UserError: torch or encodec missing, hub not reachable, file unreadable, of another model or another hash.
+          UserError: torch or encodec missing, the file of another model, or as for `find`.
         """
         torch, encodec = _import_encodec()
-        path = pathlib.Path(weights) if weights else pathlib.Path(torch.hub.get_dir()) / "checkpoints" / _HUB_FILE
-        if not weights and not path.exists():
-            try:
-                encodec.EncodecModel.encodec_model_24khz(pretrained=True)  # leaves the file at `path`
-            except (OSError, RuntimeError, http.client.HTTPException) as error:
-                raise UserError(
-                    f"cannot get EnCodec's weights from its hub ({_one_line(error)}); download {_HUB_FILE} elsewhere "
-                    f"and give its path as the codec's weights, or put it at {path}"
-                ) from None
-        try:
-            weight_hash = _sha256(path)
-        except OSError as error:
-            raise UserError(f"cannot read EnCodec weights {path}: {error.strerror or error}") from None
-        expected = re.search(r"-([0-9a-f]{8})$", path.stem)
-        if expected and not weight_hash.startswith(expected[1]):
-            raise UserError(f"{path} is damaged: its SHA-256 starts with {weight_hash[:8]}, not {expected[1]}")
+        path, weight_hash = find(weights)
         model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch.load has no common error for damaged files
             raise UserError(f"{path} is not a state dict of EnCodec 24 kHz: {_one_line(error)}") from None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, weight_hash[:16], device, batch_seconds)
+        return cls(model, weight_hash, device, batch_seconds)
 
     @property
     def codebooks(self) -> np.ndarray:
@@ -165,11 +145,6 @@ def _import_encodec() -> tuple[types.ModuleType, types.ModuleType]:
     finally:
         if stand_in is not None:
             del sys.modules["torchaudio"]
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _one_line(error: Exception) -> str:

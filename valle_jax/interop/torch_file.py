@@ -1,0 +1,88 @@
+"""PyTorch's files of tensors, read without PyTorch and without running anything that is in them."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import zipfile
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_DTYPES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+
+
+class Opaque:
+    """Stands for an object of a class that is not read: optimizers, paths, whatever a training program saved."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def load(path: str | os.PathLike) -> Any:
+    """What `torch.save` wrote: nested dicts, lists and numbers, with numpy arrays where it had tensors.
+
+    Objects of other classes come as `Opaque`; no class and no function that the file names is imported.
+
+    Raises:
+      ValueError: not such a file, or one of PyTorch before 1.6.
+      OSError: as of `open`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                return _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
+    except zipfile.BadZipFile:
+        raise ValueError(
+            "it is no zip file, as PyTorch writes since 1.6; load it with PyTorch and save it again"
+        ) from None
+    except (KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"it is not what PyTorch saves: {error}") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str):
+        super().__init__(file, encoding="utf-8")
+        self._archive, self._folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, *_: data
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        return Opaque
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or dtype is Opaque:
+            raise ValueError(f"it holds a {kind} of an unknown type")
+        return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype)[:count]
+
+
+def _tensor(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> np.ndarray:
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if min(offset, *strides, 0) < 0 or (0 not in shape and last >= len(storage)):
+        raise ValueError("a tensor reaches out of its storage")
+    steps = [stride * storage.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
