@@ -46,15 +46,15 @@ def load(path: str | os.PathLike) -> Any:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as file:
                 return _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
     except zipfile.BadZipFile:
         raise ValueError(
             "it is no zip file, as PyTorch writes since 1.6; load it with PyTorch and save it again"
         ) from None
-    except (KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"it is not what PyTorch saves: {error}") from None
+    except (StopIteration, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"it is not what PyTorch saves: {error or type(error).__name__}") from None
 
 
 class _Unpickler(pickle.Unpickler):
