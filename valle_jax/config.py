@@ -121,6 +121,7 @@ class TrainConfig:
     rows: int = 0  # packed rows per global batch; 0: from tokens_per_batch
     tokens_per_batch: int = 96_000  # acoustic frames per global batch, used where rows is 0 (P1: 16 GPUs x 6k)
     accumulate: int = 1  # microbatches per step, each of rows / accumulate rows
+    loss_chunk: int = 0  # tokens of each row whose logits exist at once in the loss; 0: all
     seed: int = 0  # of initialisation, dropout and data order
     code_noise: float = 0.0  # share of input codes replaced by random ones (makes the AR forgive its own mistakes)
     text_dropout: float = 0.0  # AR: share of examples whose phonemes are hidden; needed for guided sampling
@@ -141,6 +142,7 @@ class TrainConfig:
             self.rows % self.accumulate == 0,
             f"train.rows={self.rows} is not divisible by train.accumulate={self.accumulate}",
         )
+        _require(self.loss_chunk >= 0, f"train.loss_chunk={self.loss_chunk} must not be negative")
         for name in ("code_noise", "text_dropout"):
             _require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)} must be in [0, 1)")
 

@@ -1,13 +1,20 @@
-"""The loss against NumPy, and the noise on input codes."""
+"""The loss against NumPy, in chunks and over a padded vocabulary, and the noise on input codes."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from train_helpers import random_rows, sized, tiny_config
 
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
+from valle_jax.model import build
+from valle_jax.model.head import project
+from valle_jax.parallel.hosts import HostRows
+from valle_jax.parallel.mesh import make_mesh
 from valle_jax.text.vocabulary import EOS_ID, PAD_ID
-from valle_jax.train.losses import add_code_noise, drop_text, loss_sums
+from valle_jax.train.losses import add_code_noise, decoder_loss_sums, drop_text, loss_sums
 
 
 def test_sums_against_numpy():
@@ -27,6 +34,71 @@ def test_sums_against_numpy():
     assert (sums.targets, sums.correct_top10) == (targets, correct)
     np.testing.assert_allclose(sums.stage_loss, stage_loss, rtol=1e-5)
     assert sums.stage_targets.sum() == targets
+
+
+@functools.cache
+def _decoder(stage):
+    config = sized(tiny_config(stage)).override({"model.codebook_size": 60})
+    decoder = build(config.model)
+    return decoder, jax.jit(decoder.init)(jax.random.key(0)), random_rows(config, rows=4)
+
+
+@functools.cache
+def _value_and_grad(decoder, **how):
+    def loss(params, batch):
+        sums = decoder_loss_sums(decoder, params, batch, **how)
+        return sums.loss / sums.targets, sums
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def _assert_same(found, expected):
+    """Float32 sums of up to 200 terms of about 3, and gradients of at most 1, in another order."""
+    ((_, sums), grads), ((_, expected_sums), expected_grads) = jax.device_get((found, expected))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), sums, expected_sums)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), grads, expected_grads)
+
+
+@pytest.mark.parametrize("stage", ["ar", "nar"])
+@pytest.mark.parametrize("how", [{"chunk": 20}, {"tile": 128}, {"chunk": 16, "tile": 128}])
+def test_chunks_and_a_padded_vocabulary_change_nothing(stage, how):
+    """Rows of 48 tokens: 16 divides them, 20 does not."""
+    decoder, params, batch = _decoder(stage)
+    expected = _value_and_grad(decoder)(params, batch)
+    plain = loss_sums(decoder.logits(params, batch), batch, decoder.config)
+    np.testing.assert_allclose(expected[0][1].loss, plain.loss, rtol=1e-6)
+    _assert_same(_value_and_grad(decoder, **how)(params, batch), expected)
+
+
+def test_chunks_are_the_same_over_a_mesh():
+    for stage in ("ar", "nar"):
+        decoder, params, batch = _decoder(stage)
+        expected = _value_and_grad(decoder)(params, batch)
+        mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+        with jax.set_mesh(mesh):
+            found = _value_and_grad(decoder, chunk=16)(params, HostRows.of(mesh, 4).place(batch))
+        _assert_same(found, expected)
+
+
+@pytest.mark.parametrize("stage", ["ar", "nar"])
+def test_chunks_keep_all_logits_from_existing_at_once(stage):
+    decoder, params, batch = _decoder(stage)
+    outputs = decoder.config.codebook_size + (stage == "ar")
+    compiled = {
+        chunk: _value_and_grad(decoder, chunk=chunk).lower(params, batch).compile().as_text() for chunk in (0, 16)
+    }
+    assert f"f32[4,48,{outputs}]" in compiled[0]
+    assert f"f32[4,48,{outputs}]" not in compiled[16]
+    assert f"f32[4,16,{outputs}]" in compiled[16]
+
+
+def test_padding_columns_never_win():
+    h, head = jax.random.normal(jax.random.key(0), (2, 3, 8)), jnp.ones((5, 8))
+    padded = project(h, head, tile=4)
+    assert padded.shape == (2, 3, 8)
+    np.testing.assert_array_equal(padded[..., :5], project(h, head))
+    assert (padded[..., 5:] == -1e30).all()
+    np.testing.assert_array_equal(jax.nn.softmax(padded)[..., 5:], 0)
 
 
 def test_text_dropout_hides_whole_texts_only():

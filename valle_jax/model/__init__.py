@@ -51,6 +51,12 @@ class Decoder:
         """Logits float32 [B, T, outputs] of packed rows; dropout where a key is given."""
         return self.bind(params)(batch, dropout_key)
 
+    def hidden_and_head(
+        self, params: Params, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `valle_jax.model.head.project` makes `logits` of, for losses that never hold all logits at once."""
+        return self.bind(params).hidden_and_head(batch, dropout_key)
+
 
 def _module(config: ModelConfig, key: jax.Array) -> ARDecoder | NARDecoder:
     return (ARDecoder if config.stage == "ar" else NARDecoder)(config, rngs=nnx.Rngs(key))

@@ -11,6 +11,7 @@ from valle_jax.data.batch import KIND_TEXT
 from valle_jax.model import masks
 from valle_jax.model.cache import Cache
 from valle_jax.model.embedding import Embedder
+from valle_jax.model.head import project
 from valle_jax.model.layers import EMBEDDING_STD, dropout, param
 from valle_jax.model.transformer import Block, Transformer
 from valle_jax.text.vocabulary import EOS_ID, PAD_ID
@@ -41,10 +42,9 @@ class ARDecoder(nnx.Module):
         acoustic = self.embed.lookup(token)
         return self.embed(jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(token), acoustic), kind, position)
 
-    def _logits(self, h: jax.Array) -> jax.Array:
-        """Float32 logits [..., V + 1] of hidden states [..., D]."""
-        head = self.embed.acoustic[: self.n_outputs] if self.head is None else self.head[...]
-        return jnp.einsum("...d,vd->...v", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
+    def _head(self) -> jax.Array:
+        """The output projection, float32 [V + 1, D]."""
+        return self.embed.acoustic[: self.n_outputs] if self.head is None else self.head[...]
 
     def _hidden(self, batch, dropout_key=None, keep_cache=False):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -55,9 +55,15 @@ class ARDecoder(nnx.Module):
         )
         return self.transformer(x_BTD, interval, dropout_key=keys[1], keep_cache=keep_cache)
 
+    def hidden_and_head(
+        self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `project` makes logits of: hidden states [B, T, D] of packed rows and the head, float32 [V + 1, D]."""
+        return self._hidden(batch, dropout_key)[0], self._head()
+
     def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
         """Logits float32 [B, T, V + 1] of packed rows; `batch` as in `valle_jax.data.batch`."""
-        return self._logits(self._hidden(batch, dropout_key)[0])
+        return project(*self.hidden_and_head(batch, dropout_key))
 
     def prefill(self, batch: dict[str, jax.Array], capacity: int) -> tuple[jax.Array, Cache]:
         """Runs one segment per row, padded on the right.
@@ -68,7 +74,7 @@ class ARDecoder(nnx.Module):
         h_BTD, kv = self._hidden(batch, keep_cache=True)
         length_B = (batch["segment"] > 0).sum(1).astype(jnp.int32)
         last_B1D = jnp.take_along_axis(h_BTD, (length_B - 1)[:, None, None], axis=1)
-        return self._logits(last_B1D[:, 0]), Cache.from_prefill(kv, length_B, capacity)
+        return project(last_B1D[:, 0], self._head()), Cache.from_prefill(kv, length_B, capacity)
 
     def unstack(self) -> list[Block]:
         """The layers for `decode`; call it once, outside the loop."""
@@ -78,4 +84,4 @@ class ARDecoder(nnx.Module):
         """Logits float32 [B, V + 1] behind one more acoustic token per row, int32 [B], and the grown cache."""
         x_B1D = self.embed(self.embed.lookup(token_B[:, None]), None, position_B[:, None])
         h_BD, cache = self.transformer.decode(x_B1D[:, 0], cache, layers)
-        return self._logits(h_BD), cache
+        return project(h_BD, self._head()), cache

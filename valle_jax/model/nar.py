@@ -10,6 +10,7 @@ from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT, KIND_TEXT
 from valle_jax.model import masks
 from valle_jax.model.embedding import Embedder, look_up
+from valle_jax.model.head import project
 from valle_jax.model.layers import EMBEDDING_STD, dropout, param
 from valle_jax.model.transformer import Transformer
 
@@ -56,8 +57,10 @@ class NARDecoder(nnx.Module):
             total += jnp.where((shown > q)[..., None], embedding, 0)
         return total
 
-    def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
-        """Logits float32 [B, T, V] of each row's stage; `batch` as in `valle_jax.data.batch`."""
+    def hidden_and_head(
+        self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """What `project` makes logits of: hidden states [B, T, D] and each row's head, float32 [B, V, D]."""
         kind, stage_B = batch["kind"], batch["stage"]
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         codes = self._embed_codes(batch["codes"], kind, stage_B)
@@ -66,5 +69,8 @@ class NARDecoder(nnx.Module):
         h_BTD, _ = self.transformer(
             x_BTD, masks.full(batch["segment"]), stage_BD=look_up(self.stage[...], stage_B - 1), dropout_key=keys[1]
         )
-        head_BVD = look_up(self._heads(), stage_B - 1).astype(h_BTD.dtype)
-        return jnp.einsum("btd,bvd->btv", h_BTD, head_BVD, preferred_element_type=jnp.float32)
+        return h_BTD, look_up(self._heads(), stage_B - 1)
+
+    def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
+        """Logits float32 [B, T, V] of each row's stage; `batch` as in `valle_jax.data.batch`."""
+        return project(*self.hidden_and_head(batch, dropout_key))

@@ -8,10 +8,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.data.batch import KIND_ACOUSTIC, NO_TARGET
+from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import hide_text
+from valle_jax.model.head import project, vocabulary_tile
+from valle_jax.parallel.sharding import constrain
 
 TOP = 10  # of the accuracy that is reported
 
@@ -64,6 +68,47 @@ def loss_sums(logits: jax.Array, batch: dict[str, jax.Array], config: ModelConfi
         jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in (loss_BT, mask)
     )
     return Sums(loss_BT.sum(), mask.sum(), correct, stage_loss, stage_targets)
+
+
+def decoder_loss_sums(
+    decoder: Decoder,
+    params: Params,
+    batch: dict[str, jax.Array],
+    dropout_key: jax.Array | None = None,
+    *,
+    chunk: int = 0,
+    tile: int | None = None,
+) -> Sums:
+    """`loss_sums` of a decoder's logits, which need not all exist at once (often the largest array of a step).
+
+    Args:
+      decoder: whose parameters are `params`.
+      params: float32.
+      batch: packed rows.
+      dropout_key: None switches dropout off.
+      chunk: tokens of each row whose logits are computed at a time, and once more in the backward pass; 0: all at once.
+      tile: of what the vocabulary is made a multiple; None: as the platform likes it.
+    """
+    h_BTD, head = decoder.hidden_and_head(params, batch, dropout_key)
+    tile = vocabulary_tile() if tile is None else tile
+
+    def sums(h_BTD: jax.Array, target_BT: jax.Array) -> Sums:
+        return loss_sums(project(h_BTD, head, tile=tile), batch | {"target": target_BT}, decoder.config)
+
+    length = h_BTD.shape[1]
+    if chunk in (0, length):
+        return sums(h_BTD, batch["target"])
+    # Gathered over the mesh here, not once a chunk. It stays float32: the chunks' gradients of it are summed up in it.
+    head = constrain(head, ("batch",) * (head.ndim - 2) + (None, None))
+    padding = -length % chunk
+    h_BTD = jnp.pad(h_BTD, [(0, 0), (0, padding), (0, 0)])
+    target_BT = jnp.pad(batch["target"], [(0, 0), (0, padding)], constant_values=NO_TARGET)
+    chunks = (
+        rearrange(h_BTD, "b (i t) d -> i b t d", t=chunk),
+        rearrange(target_BT, "b (i t) -> i b t", t=chunk),
+    )
+    parts = jax.lax.map(lambda x: jax.checkpoint(sums, prevent_cse=False)(*x), chunks)
+    return jax.tree.map(lambda x: x.sum(0), parts)
 
 
 def drop_text(batch: dict[str, jax.Array], share: float, key: jax.Array) -> dict[str, jax.Array]:

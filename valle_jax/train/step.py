@@ -16,7 +16,7 @@ from valle_jax.config import Config, ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT
 from valle_jax.model import Decoder, Params
 from valle_jax.parallel.sharding import constrain, named_sharding
-from valle_jax.train.losses import Sums, add_code_noise, drop_text, loss_sums
+from valle_jax.train.losses import Sums, add_code_noise, decoder_loss_sums, drop_text, loss_sums
 from valle_jax.train.optimizer import learning_rate_schedule
 from valle_jax.train.state import TrainState, state_shardings
 
@@ -78,8 +78,9 @@ def train_step(
             rows = add_code_noise(rows, config.train.code_noise, model.codebook_size, noise_key)
         if model.stage == "ar" and config.train.text_dropout:
             rows = drop_text(rows, config.train.text_dropout, jax.random.fold_in(noise_key, 1))
-        logits = decoder.logits(params, rows, dropout_key if model.dropout else None)
-        sums = loss_sums(logits, rows, model)
+        sums = decoder_loss_sums(
+            decoder, params, rows, dropout_key if model.dropout else None, chunk=config.train.loss_chunk
+        )
         return sums.loss / targets, sums
 
     gradient = jax.grad(loss, has_aux=True)
