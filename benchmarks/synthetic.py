@@ -10,7 +10,7 @@ import numpy as np
 from valle_jax.codec.base import CodecInfo
 from valle_jax.data.dataset import DatasetInfo, ShardWriter
 from valle_jax.data.schema import Utterance
-from valle_jax.data.shard import index_path, shard_path
+from valle_jax.data.shard import index_name, shard_name
 from valle_jax.text.vocabulary import Vocabulary
 
 SYMBOLS_PER_SECOND = 14
@@ -39,7 +39,7 @@ def write_dataset(folder: pathlib.Path, entries: int, shard_utterances: int, see
             codes = random.integers(0, CODEC.codebook_size, shape, dtype=np.uint16)
             writer.write(Utterance(f"u{i}", f"s{i // 100}", "en-us", "text", phonemes, codes, "random"), "train")
     for shard in range(1, n_shards):
-        for path in (shard_path, index_path):
-            os.link(path(folder, 0, n_shards), path(folder, shard, n_shards))
+        for name in (shard_name, index_name):
+            os.link(pathlib.Path(folder, name(0, n_shards)), pathlib.Path(folder, name(shard, n_shards)))
     DatasetInfo(CODEC, vocabulary, {"utterances": n_shards * shard_utterances}).save(folder)
     return n_shards * shard_utterances

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import io
 import os
-import pathlib
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
+from valle_jax import storage
 from valle_jax.data import tfrecord
 from valle_jax.data.info import SCHEMA_VERSION, DatasetInfo
 from valle_jax.data.schema import SPLITS, Utterance
-from valle_jax.data.shard import COLUMNS, ShardWriter, index_path, shard_is_complete, shard_path, speaker_hash
+from valle_jax.data.shard import COLUMNS, ShardWriter, index_name, shard_is_complete, shard_name, speaker_hash
 from valle_jax.errors import UserError
 
 __all__ = ["SCHEMA_VERSION", "Dataset", "DatasetInfo", "Index", "ShardWriter", "shard_is_complete", "speaker_hash"]
 
-_OPEN_FILES = 4  # per reading thread
+_INDEXES_AT_ONCE = 32  # read in parallel: an object store takes some 50 ms for each, however small
 _SHARD_NAME = re.compile(r"data-(\d{5})-of-(\d{5})\.tfrecord")
+
+_Folder: TypeAlias = storage.LocalFolder | storage.RemoteFolder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,27 +55,29 @@ class Dataset:
     """A complete dataset, read at random; threads may share it. Pickled, it is its path.
 
     Attributes:
-      path: the directory.
+      path: the directory; a str where it is a URL.
       info: its dataset.json.
       index: of all utterances.
     """
 
-    def __init__(self, path: pathlib.Path, info: DatasetInfo, n_shards: int):
-        self.path = path
+    def __init__(self, folder: _Folder, info: DatasetInfo, sizes: dict[str, int]):
+        """`sizes` are the bytes of each file in the folder."""
+        self.path = folder.path
         self.info = info
-        self._n_shards = n_shards
-        self._local = threading.local()
-        self.index, self._first, self._end = _load_index(path, info, n_shards)
+        self._folder = folder
+        self._n_shards = _count_shards(folder, sizes)
+        self.index, self._first, self._end = _load_index(folder, info, sizes, self._n_shards)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Dataset:
-        """Opens a dataset directory and reads its index.
+        """Opens a dataset directory, by its path or URL, and reads its index.
 
         Raises:
-          UserError: not a dataset directory, of another schema version, or shards are missing or do not fit.
+          UserError: not a dataset directory, of another schema version, or shards are missing or do not fit; or an
+            object store that cannot be used.
         """
-        path = pathlib.Path(path)
-        return cls(path, DatasetInfo.load(path), _count_shards(path))
+        folder = storage.folder(path)
+        return cls(folder, DatasetInfo.load(folder.path), folder.sizes())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -84,7 +88,7 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with dataset.json or any number of the index (not with the records' bytes)."""
-        digest = hashlib.sha256((self.path / "dataset.json").read_bytes())
+        digest = hashlib.sha256(self._folder.read("dataset.json"))
         for field in dataclasses.fields(self.index):
             digest.update(getattr(self.index, field.name).data)
         return digest.hexdigest()[:16]
@@ -115,7 +119,7 @@ class Dataset:
             name = f"utterance {Utterance.from_example(record, self.info.codec.codebooks).utterance_id!r}"
         except (ValueError, OSError):
             name = "utterance of unknown id"
-        path, number = shard_path(self.path, shard, self._n_shards), i - self._first[shard]
+        path, number = f"{self.path}/{shard_name(shard, self._n_shards)}", i - self._first[shard]
         return f"{path}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
 
     def verify(self, progress: Callable[[], object] = lambda: None) -> Iterator[str]:
@@ -140,7 +144,7 @@ class Dataset:
                     yield f"{self.describe(i)}: {what}"
         counts = {split: int((self.index.split == number).sum()) for number, split in enumerate(SPLITS)}
         if self.info.totals.get("splits", counts) != counts:
-            yield f"{self.path / 'dataset.json'}: splits {self.info.totals['splits']} but the index has {counts}"
+            yield f"{self.path}/dataset.json: splits {self.info.totals['splits']} but the index has {counts}"
 
     def _locate(self, i: int) -> tuple[int, int, int]:
         """Shard, and where in it record `i` starts and ends."""
@@ -152,7 +156,7 @@ class Dataset:
 
     def _record(self, i: int) -> bytes:
         shard, start, end = self._locate(i)
-        return os.pread(self._file(shard).fileno(), end - start, start)
+        return self._folder.read_range(shard_name(shard, self._n_shards), start, end)
 
     def _read(self, i: int) -> Utterance:
         try:
@@ -169,57 +173,41 @@ class Dataset:
             )
         return utterance
 
-    def _file(self, shard: int) -> io.FileIO:
-        """The shard, opened; each thread keeps its own last few, so that none is closed while another reads it."""
-        files = self._local.__dict__.setdefault("files", OrderedDict())
-        if shard not in files:
-            files[shard] = io.FileIO(shard_path(self.path, shard, self._n_shards))
-            if len(files) > _OPEN_FILES:
-                files.popitem(last=False)[1].close()
-        files.move_to_end(shard)
-        return files[shard]
-
 
 def _all_below(values: np.ndarray, bound: int) -> bool:
     return len(values) > 0 and values.min() >= 0 and values.max() < bound
 
 
-def _count_shards(path: pathlib.Path) -> int:
+def _count_shards(folder: _Folder, sizes: dict[str, int]) -> int:
     """How many record files a dataset has; UserError where they are not all there."""
-    counts = {int(match[2]) for match in map(_SHARD_NAME.fullmatch, os.listdir(path)) if match}
+    counts = {int(match[2]) for match in map(_SHARD_NAME.fullmatch, sizes) if match}
     if len(counts) != 1:
         what = "no records" if not counts else "records of several preparations"
-        raise UserError(f"{path} holds {what} (data-?????-of-?????.tfrecord); prepare the dataset again")
+        raise UserError(f"{folder.path} holds {what} (data-?????-of-?????.tfrecord); prepare the dataset again")
     n_shards = counts.pop()
     for shard in range(n_shards):
-        if not shard_is_complete(path, shard, n_shards):
-            missing = [
-                p for p in (shard_path(path, shard, n_shards), index_path(path, shard, n_shards)) if not p.exists()
-            ]
-            raise UserError(f"{path} is not complete: {missing[0].name} is missing; prepare the dataset again")
+        for name in (shard_name(shard, n_shards), index_name(shard, n_shards)):
+            if name not in sizes:
+                raise UserError(f"{folder.path} is not complete: {name} is missing; prepare the dataset again")
     return n_shards
 
 
-def _load_index(path: pathlib.Path, info: DatasetInfo, n_shards: int) -> tuple[Index, np.ndarray, np.ndarray]:
+def _load_index(
+    folder: _Folder, info: DatasetInfo, sizes: dict[str, int], n_shards: int
+) -> tuple[Index, np.ndarray, np.ndarray]:
     """The index of all shards, each shard's first utterance (and the total), and the bytes of each shard."""
     names = [field.name for field in dataclasses.fields(Index)]
     index = Index(**{name: np.empty(info.n_utterances, COLUMNS[name]) for name in names})
     first = np.zeros(n_shards + 1, np.int64)
     end = np.zeros(n_shards, np.int64)
-    for shard in range(n_shards):
-        file = index_path(path, shard, n_shards)
-        try:
-            with np.load(file) as columns:
-                values = {name: columns[name] for name in COLUMNS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"cannot read {file}: {error}; delete it and prepare the dataset again") from None
+    for shard, values in enumerate(_read_indexes(folder, n_shards)):
         ends = values["offset"] + values["size"] + tfrecord.FRAMING_BYTES
         if len(ends):
             end[shard] = ends[-1]
-        on_disk = shard_path(path, shard, n_shards).stat().st_size
-        if on_disk != end[shard] or not np.array_equal(values["offset"][1:], ends[:-1]):
+        file = shard_name(shard, n_shards)
+        if sizes[file] != end[shard] or not np.array_equal(values["offset"][1:], ends[:-1]):
             raise UserError(
-                f"{shard_path(path, shard, n_shards)} has {on_disk} bytes but its index describes {end[shard]}; "
+                f"{folder.path}/{file} has {sizes[file]} bytes but its index describes {end[shard]}; "
                 "delete both and prepare the dataset again"
             )
         first[shard + 1] = first[shard] + len(ends)
@@ -229,7 +217,25 @@ def _load_index(path: pathlib.Path, info: DatasetInfo, n_shards: int) -> tuple[I
             getattr(index, name)[first[shard] : first[shard + 1]] = values[name]
     if first.max() != len(index):
         raise UserError(
-            f"{path / 'dataset.json'} speaks of {len(index)} utterances, its shards hold another number; "
+            f"{folder.path}/dataset.json speaks of {len(index)} utterances, its shards hold another number; "
             "prepare the dataset again"
         )
     return index, first, end
+
+
+def _read_indexes(folder: _Folder, n_shards: int) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of each shard, in order."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        try:
+            with np.load(io.BytesIO(folder.read(name))) as columns:
+                return {column: columns[column] for column in COLUMNS}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise UserError(
+                f"cannot read {folder.path}/{name}: {error}; delete it and prepare the dataset again"
+            ) from None
+
+    names = [index_name(shard, n_shards) for shard in range(n_shards)]
+    with concurrent.futures.ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
+        for start in range(0, n_shards, _INDEXES_AT_ONCE):  # so that memory holds no more than these
+            yield from pool.map(read, names[start : start + _INDEXES_AT_ONCE])

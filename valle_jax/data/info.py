@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 
+from valle_jax import storage
 from valle_jax.codec.base import CodecInfo
 from valle_jax.errors import UserError
 from valle_jax.text.vocabulary import Vocabulary
@@ -63,14 +64,14 @@ class DatasetInfo:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> DatasetInfo:
-        """Reads dataset.json.
+        """Reads dataset.json of a local folder or of a URL's.
 
         Raises:
           UserError: not a dataset directory, an unreadable dataset.json, or one of another schema version.
         """
-        path = pathlib.Path(folder) / "dataset.json"
+        path = f"{os.fspath(folder)}/dataset.json"
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(storage.folder(folder).read("dataset.json"))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{os.fspath(folder)} is not a complete dataset directory (no dataset.json); "

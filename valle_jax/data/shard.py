@@ -24,19 +24,19 @@ COLUMNS: dict[str, type[np.integer]] = {
 """The columns of an index file, one entry per record: NumPy arrays of these names."""
 
 
-def shard_path(folder: str | os.PathLike, shard: int, n_shards: int) -> pathlib.Path:
-    """The records of a shard."""
-    return pathlib.Path(folder) / f"data-{shard:05d}-of-{n_shards:05d}.tfrecord"
+def shard_name(shard: int, n_shards: int) -> str:
+    """The file of a shard's records."""
+    return f"data-{shard:05d}-of-{n_shards:05d}.tfrecord"
 
 
-def index_path(folder: str | os.PathLike, shard: int, n_shards: int) -> pathlib.Path:
-    """The index of a shard."""
-    return pathlib.Path(folder) / f"data-{shard:05d}-of-{n_shards:05d}.index.npz"
+def index_name(shard: int, n_shards: int) -> str:
+    """The file of a shard's index."""
+    return f"data-{shard:05d}-of-{n_shards:05d}.index.npz"
 
 
 def shard_is_complete(folder: str | os.PathLike, shard: int, n_shards: int) -> bool:
     """Whether a `ShardWriter` finished this shard."""
-    return shard_path(folder, shard, n_shards).exists() and index_path(folder, shard, n_shards).exists()
+    return all((pathlib.Path(folder) / name(shard, n_shards)).exists() for name in (shard_name, index_name))
 
 
 def speaker_hash(speaker_id: str) -> int:
@@ -52,7 +52,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: str | os.PathLike, shard: int, n_shards: int):
-        self._paths = [index_path(folder, shard, n_shards), shard_path(folder, shard, n_shards)]
+        self._paths = [pathlib.Path(folder) / name(shard, n_shards) for name in (index_name, shard_name)]
         self._columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
 
     def __enter__(self) -> ShardWriter:

@@ -2,7 +2,8 @@
 
 `WORKDIR/checkpoints/STEP/` holds the items `params`, `opt_state`, `ema_params` (where there is an average) and `run`, a
 small JSON with the progress. Orbax writes under a temporary name and renames, so a kill leaves either a whole
-checkpoint or a temporary folder that the next start removes.
+checkpoint or a temporary folder that the next start removes. Object stores know no renaming: there `commit_success.txt`
+comes last.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import json
 import logging
 import math
 import pathlib
-import shutil
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from valle_jax import storage
 from valle_jax.config import Config
 from valle_jax.errors import UserError
 from valle_jax.model import Params, build
@@ -49,12 +51,14 @@ class Progress:
     nonfinite: int = 0
 
 
-def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / "checkpoints"
+def _folder(workdir: str | pathlib.Path) -> epath.Path:
+    return storage.work_path(workdir) / "checkpoints"
 
 
-def _is_complete(folder: pathlib.Path) -> bool:
+def _is_complete(folder: epath.Path) -> bool:
     """Whether Orbax has committed this step: its metadata carries the time of the commit, and the items are there."""
+    if storage.is_remote(folder) and not (folder / "commit_success.txt").is_file():
+        return False
     try:
         metadata = json.loads((folder / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -65,23 +69,26 @@ def _is_complete(folder: pathlib.Path) -> bool:
 
 def complete_steps(workdir: str | pathlib.Path) -> list[int]:
     """Steps with a complete checkpoint, ascending."""
-    folder = _folder(workdir)
+    return _complete_steps(_folder(workdir))
+
+
+def _complete_steps(folder: epath.Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and _is_complete(path))
 
 
-def _remove_incomplete(workdir: pathlib.Path) -> None:
+def _remove_incomplete(folder: epath.Path) -> None:
     """Deletes the step folders that were never completed, such as those of an interrupted copy."""
-    if jax.process_index() == 0 and _folder(workdir).is_dir():
-        for path in _folder(workdir).iterdir():
+    if jax.process_index() == 0 and folder.is_dir():
+        for path in folder.iterdir():
             if path.name.isdecimal() and not _is_complete(path):
                 logging.getLogger(__name__).warning("removing the incomplete checkpoint %s", path)
-                shutil.rmtree(path)
+                path.rmtree()
     multihost_utils.sync_global_devices("valle incomplete checkpoints removed")
 
 
-def _manager(workdir: pathlib.Path, *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
+def _manager(folder: epath.Path, *, keep: int = 1, read_only: bool = False) -> ocp.CheckpointManager:
     best = checkpoint_managers.BestN(
         get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1, keep_checkpoints_without_metrics=False
     )
@@ -93,16 +100,16 @@ def _manager(workdir: pathlib.Path, *, keep: int = 1, read_only: bool = False) -
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
     )
-    return ocp.CheckpointManager(_folder(workdir), options=options)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 class Checkpoints:
     """Saves in the background; keeps the newest few and the best by validation loss."""
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int):
-        self._workdir = pathlib.Path(workdir)
-        _remove_incomplete(self._workdir)
-        self._manager = _manager(self._workdir, keep=keep)
+        self._folder = _folder(workdir)
+        _remove_incomplete(self._folder)
+        self._manager = _manager(self._folder, keep=keep)
 
     def save(self, state: TrainState, progress: Progress, valid_loss: float | None = None) -> None:
         """Copies the state off the devices and writes it in the background; does nothing if the step is saved.
@@ -120,7 +127,7 @@ class Checkpoints:
 
     def progress(self) -> Progress | None:
         """Of the newest complete checkpoint, or None where there is none; all hosts go by what the first one sees."""
-        newest = max(complete_steps(self._workdir), default=-1)
+        newest = max(_complete_steps(self._folder), default=-1)
         newest = int(multihost_utils.broadcast_one_to_all(np.asarray(newest, np.int32)))
         if newest < 0:
             return None
@@ -132,7 +139,7 @@ class Checkpoints:
 
         Where the run that saved it kept no average but this one wants one, the average starts from the parameters.
         """
-        has_average = (_folder(self._workdir) / str(step) / "ema_params").is_dir()
+        has_average = (self._folder / str(step) / "ema_params").is_dir()
         items = {
             "params": ocp.args.StandardRestore(abstract.params),
             "opt_state": ocp.args.StandardRestore(abstract.opt_state),
@@ -180,23 +187,25 @@ def load_params(
     Raises:
       UserError: not a work directory, or it has no complete checkpoint.
     """
-    workdir = pathlib.Path(workdir)
+    files = storage.folder(workdir)
+    folder = _folder(workdir)
 
     def read(name: str) -> dict[str, Any]:
-        if not (workdir / name).is_file():
-            raise UserError(f"{workdir} is not a work directory of `valle train`: {name} is missing")
-        return json.loads((workdir / name).read_text(encoding="utf-8"))
+        try:
+            return json.loads(files.read(name))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{workdir} is not a work directory of `valle train`: {name} is missing") from None
 
     config = Config.from_json(read("config.json"))
-    steps = complete_steps(workdir)
+    steps = _complete_steps(folder)
     if not steps:
         raise UserError(f"{workdir} has no complete checkpoint; train at least train.checkpoint_every steps")
     step = steps[-1]
     if which == "best":
-        with _manager(workdir, read_only=True) as manager:
+        with _manager(folder, read_only=True) as manager:
             step = manager.best_step() or step
-    folder = _folder(workdir) / str(step)
-    item = folder / "ema_params" if ema and (folder / "ema_params").is_dir() else folder / "params"
+    items = folder / str(step)
+    item = items / "ema_params" if ema and (items / "ema_params").is_dir() else items / "params"
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_device),

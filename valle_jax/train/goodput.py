@@ -76,7 +76,7 @@ class Goodput:
             self._switch(before)
 
     def saved(self, step: int) -> None:
-        """A checkpoint of this step exists or is being written."""
+        """A checkpoint of this step is about to be written."""
         self._switch(self.phase)
         self._at_checkpoint[step] = self.seconds["train"]
 

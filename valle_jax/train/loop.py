@@ -28,6 +28,7 @@ from valle_jax.train.codec_start import codec_start
 from valle_jax.train.evaluate import Validation, selection_loss
 from valle_jax.train.goodput import Goodput
 from valle_jax.train.metrics import MetricsWriter, Throughput
+from valle_jax.train.mirror import Mirror
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.profiler import Profiler
 from valle_jax.train.state import TrainState, abstract_state, init_state
@@ -108,8 +109,8 @@ def train(
 
     Args:
       config: of the run; sizes that are 0 come from the datasets.
-      datasets: directories of `valle prepare` and their weights in the mix.
-      workdir: created if it is not there.
+      datasets: directories of `valle prepare`, or their URLs, and their weights in the mix.
+      workdir: created if it is not there; a local folder or gs://BUCKET/FOLDER.
       mesh: devices along each mesh axis; None: all on `data`.
       init_from: model directory to start a new run from; without effect on a run that has a checkpoint.
       codec_weights: file of the codec's weights, for `model.code_init=codec`; None: the codec's default.
@@ -121,17 +122,17 @@ def train(
         a workdir with a run is changed.
       WorkError: too many steps in a row were not finite.
     """
-    workdir = pathlib.Path(workdir)
     preemption = Preemption()
     device_mesh = make_mesh(mesh)
     opened = [(Dataset.open(path), weight) for path, weight in datasets]
-    config = resolve(config, opened, device_mesh, workdir / "plans")
     info = opened[0][0].info
-    run = _Run(config, opened, workdir, device_mesh, init_from, codec_weights)
-    if make_sampler is not None and config.train.sample_every:
-        run.sampler = make_sampler(config, info)
-    with run, Watchdog(run.goodput, config.train.hang_seconds), preemption:
-        return run.loop(preemption, profile_steps)
+    with Mirror(workdir, jax.process_index()) as mirror:
+        config = resolve(config, opened, device_mesh, mirror.local / "plans")
+        run = _Run(config, opened, workdir, mirror, device_mesh, init_from, codec_weights)
+        if make_sampler is not None and config.train.sample_every:
+            run.sampler = make_sampler(config, info)
+        with run, Watchdog(run.goodput, config.train.hang_seconds), preemption:
+            return run.loop(preemption, profile_steps)
 
 
 class _Run:
@@ -141,7 +142,8 @@ class _Run:
         self,
         config: Config,
         datasets: list[tuple[Dataset, float]],
-        workdir: pathlib.Path,
+        workdir: str | pathlib.Path,
+        mirror: Mirror,
         mesh: jax.sharding.Mesh,
         init_from: str | pathlib.Path | None,
         codec_weights: str | None,
@@ -150,8 +152,8 @@ class _Run:
         self.sampler: Sampler | None = None
         self._decoder: Decoder = build(config.model)
         self._optimizer = make_optimizer(config.optimizer, self._decoder.axes)
-        self._workdir = workdir
-        self.goodput = Goodput(workdir, active=jax.process_index() == 0)
+        self._mirror = mirror
+        self.goodput = Goodput(mirror.local, active=jax.process_index() == 0)
         self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
         mine = identity(config, data_identity(datasets, config))
         saved = self._checkpoints.progress()
@@ -161,8 +163,8 @@ class _Run:
         self.goodput.resume(self.progress.step)
         self.state = self._first_state(saved, init_from, datasets[0][0].info, codec_weights)
         if jax.process_index() == 0:
-            write_description(workdir, config, datasets, mesh, self.progress.step)
-        plans = workdir / "plans"
+            write_description(mirror.local, config, datasets, mesh, self.progress.step)
+        plans = mirror.local / "plans"
         self._rows = HostRows.of(mesh, config.train.rows)
         self._batches = TrainBatches(
             datasets, config, start_row=self.progress.rows, local_rows=self._rows.local.tolist(), plan_dir=plans
@@ -186,7 +188,7 @@ class _Run:
             for split in VALIDATION_SPLITS
         }
         self._validate = Validation(self._decoder, validation_rows, splits)
-        self._writer = MetricsWriter(workdir, resume_step=self.progress.step, active=jax.process_index() == 0)
+        self._writer = MetricsWriter(mirror.local, resume_step=self.progress.step, active=jax.process_index() == 0)
         self._streak = 0  # steps in a row that were refused
         self._validated: tuple[int, dict[str, float]] = (-1, {})  # step, values
 
@@ -223,7 +225,7 @@ class _Run:
         step_function = jit_train_step(self.config, self._decoder, self._optimizer, self.mesh)
         key = jax.random.fold_in(jax.random.key(train.seed), 1)  # 0 is the initialisation's
         throughput = Throughput(self._decoder, self.mesh.size)
-        profiler = Profiler(self._workdir / "profile", profile_steps)
+        profiler = Profiler(self._mirror.local / "profile", profile_steps)
         first = self.progress.step + 1
         with jax.set_mesh(self.mesh), self._progress_bar() as bar, profiler:
             unread: Metrics | None = None
@@ -308,11 +310,12 @@ class _Run:
         # Inside a streak of refused steps the parameters themselves may be the cause, and a checkpoint of them would
         # push out a good one.
         if last or (step % train.checkpoint_every == 0 and not self._streak):
+            self.goodput.saved(step)
             with during("checkpoint"):
+                self._publish()  # first, as a run that goes on from a checkpoint needs all lines up to its step
                 self._checkpoints.save(self.state, self.progress, valid_loss)
                 if preempted:
                     self._checkpoints.wait()
-            self.goodput.saved(step)
         if self.sampler is not None and not preempted and (last or step % train.sample_every == 0):
             with during("samples"):
                 params = gather(self.state.best_params, self.mesh)
@@ -320,3 +323,9 @@ class _Run:
                     for name, samples, sample_rate in self.sampler(step, params):
                         self._writer.audio(step, name, samples, sample_rate)
         self.goodput.write()
+
+    def _publish(self) -> None:
+        """Brings what was written so far to where the work directory is."""
+        self.goodput.write()
+        self._writer.flush()
+        self._mirror.upload()

@@ -101,6 +101,11 @@ class MetricsWriter:
         if self._board is not None:
             self._board.add_audio(name, samples[:, None], step, sample_rate=sample_rate)
 
+    def flush(self) -> None:
+        """Brings everything into the files."""
+        if self._board is not None:
+            self._board.flush()
+
     def close(self) -> None:
         """Flushes and closes both."""
         if self._file is not None and self._board is not None:

@@ -51,7 +51,7 @@ def _dotted(prefix: str, value: Any) -> dict[str, Any]:
     return {prefix: value}
 
 
-def check_resumable(workdir: pathlib.Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+def check_resumable(workdir: str | pathlib.Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """UserError naming the first difference unless a run with identity `mine` may continue one of identity `saved`."""
     for key in sorted(saved.keys() | mine.keys()):
         if saved.get(key) != mine.get(key):
