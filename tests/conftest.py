@@ -7,6 +7,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax  # after the flags, which are read once
+import object_store
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,3 +22,20 @@ def speech() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no speech recordings at {folder}; set VALLE_SHARED to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def object_server():
+    """A server like Google Cloud Storage's, to which gs:// goes from here on."""
+    with object_store.running() as store:
+        pytest.importorskip("gcsfs", reason="the extra `storage` is not installed")
+        yield store
+
+
+@pytest.fixture
+def bucket(object_server) -> object_store.ObjectStore:
+    """The same with an empty bucket."""
+    object_server.objects.clear()
+    object_server.requests.clear()
+    yield object_server
+    object_server.refuse = lambda method, target: None

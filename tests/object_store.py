@@ -8,6 +8,7 @@ import contextlib
 import http.server
 import json
 import os
+import pathlib
 import re
 import sys
 import threading
@@ -17,7 +18,14 @@ BUCKET = "bucket"
 
 
 class ObjectStore(http.server.ThreadingHTTPServer):
-    """One bucket; `objects` maps names to (generation, content), `parts` ids of unfinished uploads to their content."""
+    """One bucket.
+
+    Attributes:
+      objects: names to (generation, content).
+      parts: ids of unfinished uploads to their content so far.
+      requests: method and address of all so far.
+      refuse: given method and address, the status of an error to answer with, or None.
+    """
 
     daemon_threads = True
     request_queue_size = 256
@@ -26,8 +34,17 @@ class ObjectStore(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, tuple[int, bytes]] = {}
         self.parts: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.refuse = lambda method, target: None
         self.lock = threading.Lock()
         self.generation = 0
+
+    def put(self, folder: pathlib.Path, name: str) -> str:
+        """Puts the files of a local folder under a name; returns its URL."""
+        for file in filter(pathlib.Path.is_file, folder.iterdir()):
+            self.generation += 1
+            self.objects[f"{name}/{file.name}"] = self.generation, file.read_bytes()
+        return f"gs://{BUCKET}/{name}"
 
     def handle_error(self, request, client_address):
         """Silent where the client did not wait for the end, as TensorStore does when it has read the status."""
@@ -56,6 +73,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, method, target, body):
         """Status, headers and content for a request."""
+        self.server.requests.append((method, target))
+        refused = self.server.refuse(method, target)
+        if refused:
+            return refused, {}, b'{"error": {"message": "refused"}}'
         url = urllib.parse.urlsplit(target)
         query = {key: values[0] for key, values in urllib.parse.parse_qs(url.query).items()}
         match = re.fullmatch(r"(?:/upload|/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?", url.path)

@@ -35,6 +35,13 @@ def test_report(prepared):
     assert int(words["train"][0]) + int(words["valid_utterance"][0]) == 30
 
 
+def test_inspect_reads_a_url(prepared, bucket, capsys):
+    url = bucket.put(prepared, "set")
+    cli.main(["inspect", url, "--verify"])
+    output = capsys.readouterr().out
+    assert output.startswith(f"{url}: 30 utterances") and "all 30 records are intact" in output
+
+
 def test_histogram_counts_everything():
     lengths = np.random.default_rng(0).integers(40, 900, 1000)
     lines = histogram("frames", lengths)
