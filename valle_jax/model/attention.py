@@ -66,7 +66,7 @@ BACKENDS = (
 
 def select(name: str, q: jax.Array, k: jax.Array, interval: Interval) -> Backend:
     """The back end of that name, or for "auto" the first that supports the case; UserError if it refuses."""
-    refused = []
+    refused: list[str] = []
     for backend in BACKENDS:
         if name not in ("auto", backend.name):
             continue
