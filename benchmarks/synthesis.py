@@ -24,7 +24,7 @@ from valle_jax.inference.batching import Job, ar_batch, generate, nar_batch
 from valle_jax.inference.generate import generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
-from valle_jax.text.vocabulary import Vocabulary
+from valle_jax.text.vocabulary import EOS_ID, Vocabulary
 
 PHONEMES_PER_SECOND = 14
 
@@ -102,7 +102,7 @@ class Synthesis:
         phonemes = round((self.seconds + self.prompt_seconds) * PHONEMES_PER_SECOND)
         prompt_frames = round(self.prompt_seconds * codec.info.frames_per_second)
         return Job(
-            rng.integers(3, 40, phonemes).astype(np.int32),
+            np.append(rng.integers(3, 40, phonemes), EOS_ID).astype(np.int32),
             rng.integers(0, codec.info.codebook_size, (prompt_frames, codec.info.codebooks)).astype(np.int32),
             frames,
             frames,

@@ -6,6 +6,7 @@ import pathlib
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import encodec_models
 import jax  # after the flags, which are read once
 import object_store
 import pytest
@@ -22,6 +23,24 @@ def speech() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no speech recordings at {folder}; set VALLE_SHARED to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of goldens and real codes, which is not part of the repository."""
+    if not (SHARED / "goldens").is_dir():
+        pytest.skip(f"no goldens at {SHARED / 'goldens'}; set VALLE_SHARED to the folder that holds them")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def encodec_weights(tmp_path_factory) -> str:
+    """A state dict file of EnCodec 24 kHz with random parameters; needs torch and encodec."""
+    pytest.importorskip("torch")
+    pytest.importorskip("importlib.metadata").distribution("encodec")
+    path = tmp_path_factory.mktemp("encodec") / "random.th"
+    encodec_models.save_random_weights(path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

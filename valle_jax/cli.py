@@ -19,12 +19,17 @@ VERBS = {
     "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),
     "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),
     "export": ("valle_jax.inference.export", "Export", "a model directory from two training runs"),
+    "import-checkpoint": (
+        "valle_jax.interop.command",
+        "ImportCheckpoint",
+        "a model directory from a PyTorch checkpoint",
+    ),
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
 }
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:12} {text}" for verb, (_, _, text) in VERBS.items())
+    verbs = "\n".join(f"  {verb:18} {text}" for verb, (_, _, text) in VERBS.items())
     return (
         f"valle {__version__}: VALL-E text to speech in JAX\n\nusage: valle VERB [options]\n\n{verbs}\n\n"
         "`valle VERB --help` shows a verb's options and an example.\n"

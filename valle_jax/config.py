@@ -57,6 +57,7 @@ class ModelConfig:
     remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes: nothing, all but dots, all
     attention: Literal["auto", "xla", "blocked", "splash", "cudnn", "pallas_gpu"] = "auto"  # auto: the first that can
     n_symbols: int = 0  # entries of the text vocabulary; 0: taken from the dataset
+    n_languages: int = 0  # languages whose embedding is added to the phonemes' (imported models only); 0: none
     codebooks: int = 0  # residual levels Q; 0: taken from the dataset
     codebook_size: int = 0  # entries per codebook; 0: taken from the dataset
 

@@ -12,6 +12,7 @@ from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_ba
 from valle_jax.inference.generate import Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
+from valle_jax.text.vocabulary import EOS_ID
 
 GREEDY = Sampling(temperature=0)
 
@@ -31,7 +32,10 @@ def decoders():
 def _job(seed: int, *, phonemes: int = 9, prompt: int = 11, least: int = 0, most: int = 12) -> Job:
     rng = np.random.default_rng(seed)
     return Job(
-        rng.integers(3, 40, phonemes).astype(np.int32), rng.integers(0, 60, (prompt, 4)).astype(np.int32), least, most
+        np.append(rng.integers(3, 40, phonemes), EOS_ID).astype(np.int32),
+        rng.integers(0, 60, (prompt, 4)).astype(np.int32),
+        least,
+        most,
     )
 
 
@@ -43,14 +47,14 @@ def _run_ar(ar, jobs, sampling=GREEDY, seed=0, most=16):
 
 def test_the_text_is_counted_on_from_the_prompt_s_last_frame():
     """As in training, where a prompt and a text are two utterances of an example; a continued utterance is one."""
-    job = dataclasses.replace(_job(0, phonemes=9, prompt=12), prompt_phonemes=4)
-    for anchor, prompt_phonemes, expected in (
+    job = dataclasses.replace(_job(0, phonemes=9, prompt=12), prompt_tokens=4)
+    for anchor, prompt_tokens, expected in (
         ("utterance", 4, [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]),  # 12 frames are 6 phonemes of 2
         ("utterance", 0, list(range(10))),
         ("segment", 4, list(range(10))),
     ):
         config = tiny_config("ar", text_position_anchor=anchor, text_position_step=2)
-        batch = ar_batch([dataclasses.replace(job, prompt_phonemes=prompt_phonemes)], build(config))
+        batch = ar_batch([dataclasses.replace(job, prompt_tokens=prompt_tokens)], build(config))
         assert batch["position"][0, :10].tolist() == expected
         assert batch["position"][0, 10:22].tolist() == list(range(12))
 
@@ -62,8 +66,8 @@ def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
     codes = list(job.prompt_codes[:, 0])
     logits = jax.jit(ar[0].logits)
     for _ in range(12):
-        row = pack([(job.phonemes, np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)
-        best = int(np.asarray(logits(ar[1], row))[0, len(job.phonemes) + len(codes)].argmax())
+        row = pack([(job.text[:-1], np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)
+        best = int(np.asarray(logits(ar[1], row))[0, len(job.text) - 1 + len(codes)].argmax())
         if best == 60:
             break
         codes.append(best)
@@ -75,7 +79,7 @@ def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
 def test_guidance_0_is_sampling_without_the_text(decoders):
     ar, _ = decoders
     jobs = [_job(0, most=12), _job(1, phonemes=5, most=12)]
-    textless = [dataclasses.replace(job, phonemes=np.zeros_like(job.phonemes)) for job in jobs]
+    textless = [dataclasses.replace(job, text=job.text * (job.text == EOS_ID)) for job in jobs]
     plain, hot = Sampling(temperature=5.0), Sampling(temperature=5.0, guidance=0.0)
     with_text, guided, without = _run_ar(ar, jobs, plain), _run_ar(ar, jobs, hot), _run_ar(ar, textless, plain)
     np.testing.assert_array_equal(guided.codes, without.codes)
@@ -92,9 +96,9 @@ def test_guided_decoding_equals_argmax_of_combined_full_forward_passes(decoders)
     for _ in range(8):
         with_text, without = (
             np.asarray(logits(ar[1], pack([(text, np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)))[
-                0, len(job.phonemes) + len(codes)
+                0, len(job.text) - 1 + len(codes)
             ]
-            for text in (job.phonemes, np.zeros_like(job.phonemes))
+            for text in (job.text[:-1], 0 * job.text[:-1])
         )
         best = int((without + 40.0 * (with_text - without)).argmax())
         if best == 60:
@@ -134,9 +138,11 @@ def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
     job = _job(3, most=10)
     out = _run_ar(ar, [job], Sampling(temperature=1.5, top_k=7))
     codes = out.codes[0, : out.length[0]]
-    row = pack([(job.phonemes, np.tile(np.concatenate([job.prompt_codes[:, 0], codes])[:, None], 4))], 64, ar[0].config)
+    row = pack(
+        [(job.text[:-1], np.tile(np.concatenate([job.prompt_codes[:, 0], codes])[:, None], 4))], 64, ar[0].config
+    )
     log_p = np.asarray(jax.nn.log_softmax(jax.jit(ar[0].logits)(ar[1], row)))[0]
-    start = len(job.phonemes) + len(job.prompt_codes)
+    start = len(job.text) - 1 + len(job.prompt_codes)
     drawn = [*codes, 60] if out.finished[0] else list(codes)
     expected = np.mean([log_p[start + i, code] for i, code in enumerate(drawn)])
     np.testing.assert_allclose(out.log_probability[0], expected, atol=2e-5)  # float32 sums in another order

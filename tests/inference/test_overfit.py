@@ -12,6 +12,7 @@ from valle_jax.inference.batching import Job, generate
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 from valle_jax.parallel.mesh import make_mesh
+from valle_jax.text.vocabulary import EOS_ID
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import init_state
 from valle_jax.train.step import jit_train_step
@@ -51,7 +52,7 @@ def overfitted():
 
 def test_greedy_synthesis_gives_the_utterance_back(overfitted):
     (phonemes, codes), ar, nar = overfitted
-    job = Job(phonemes, codes[:PROMPT_FRAMES].astype(np.int32), 0, 60)
+    job = Job(np.append(phonemes, EOS_ID), codes[:PROMPT_FRAMES].astype(np.int32), 0, 60)
     take = generate([job], ar, nar, jax.random.split(jax.random.key(0), (1, 1)), Sampling(temperature=0))[0]
     assert take.finished
     np.testing.assert_array_equal(take.codes, codes[PROMPT_FRAMES:])
@@ -59,7 +60,9 @@ def test_greedy_synthesis_gives_the_utterance_back(overfitted):
 
 def test_a_limit_that_cuts_the_speech_is_reported(overfitted):
     (phonemes, codes), ar, nar = overfitted
-    job = dataclasses.replace(Job(phonemes, codes[:PROMPT_FRAMES].astype(np.int32), 0, 60), max_frames=9)
+    job = dataclasses.replace(
+        Job(np.append(phonemes, EOS_ID), codes[:PROMPT_FRAMES].astype(np.int32), 0, 60), max_frames=9
+    )
     take = generate([job], ar, nar, jax.random.split(jax.random.key(0), (1, 1)), Sampling(temperature=0))[0]
     assert not take.finished
     np.testing.assert_array_equal(take.codes[:, 0], codes[PROMPT_FRAMES : PROMPT_FRAMES + 9, 0])

@@ -21,7 +21,8 @@ class CodecInfo:
       frames_per_second: code frames per second.
       codebooks: residual levels Q.
       codebook_size: entries per codebook; codes are in [0, codebook_size).
-      weight_hash: first 16 hex digits of the SHA-256 of the weights, so that two codecs of one name do not mix.
+      weight_hash: first 16 hex digits of the SHA-256 of the weights, or as many as are known (8 of published weights
+        that an imported model was trained with), so that two codecs of one name do not mix.
       parameters: options that change the codes, such as the bandwidth.
     """
 
@@ -44,7 +45,9 @@ class CodecInfo:
 
     def check_same(self, other: CodecInfo, mine: str, others: str) -> None:
         """Raises UserError naming both artefacts unless `other` yields the same codes as this codec."""
-        if self != other:
+        digits = min(len(self.weight_hash), len(other.weight_hash))
+        mine_cut, other_cut = (dataclasses.replace(c, weight_hash=c.weight_hash[:digits]) for c in (self, other))
+        if mine_cut != other_cut:
             raise UserError(
                 f"{mine} was made with codec {self.name} ({self.weight_hash}, {self.parameters}) but {others} with "
                 f"{other.name} ({other.weight_hash}, {other.parameters}); prepare both with one codec"

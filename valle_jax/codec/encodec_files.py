@@ -13,7 +13,9 @@ import urllib.request
 
 from valle_jax.errors import UserError
 
-HUB_FILE = "encodec_24khz-d7cc33bc.th"
+HUB_HASH = "d7cc33bc"
+"""First digits of the SHA-256 of the official weights."""
+HUB_FILE = f"encodec_24khz-{HUB_HASH}.th"
 _HUB_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{HUB_FILE}"
 _TIMEOUT_SECONDS = 30
 

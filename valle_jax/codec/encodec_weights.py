@@ -9,25 +9,18 @@ import numpy as np
 from einops import rearrange
 
 from valle_jax.codec.seanet import RATIOS
+from valle_jax.interop.tensors import Tensors
 
 
-class _Reader:
-    """Hands out the tensors of a state dict, each once."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray]):
-        self._tensors = dict(tensors)
-
-    def take(self, name: str) -> np.ndarray:
-        if name not in self._tensors:
-            raise ValueError(f"it has no tensor {name}")
-        return np.asarray(self._tensors.pop(name), np.float32)
+class _Reader(Tensors):
+    """The parts of EnCodec."""
 
     def weight(self, prefix: str) -> np.ndarray:
         """A weight, its norm folded in: g · v / |v|, where the length is over all axes but the first."""
-        if f"{prefix}.weight" in self._tensors:
+        if f"{prefix}.weight" in self:
             return self.take(f"{prefix}.weight")
         names = ("weight_g", "weight_v")
-        if f"{prefix}.{names[0]}" not in self._tensors:  # since PyTorch 2
+        if f"{prefix}.{names[0]}" not in self:  # since PyTorch 2
             names = ("parametrizations.weight.original0", "parametrizations.weight.original1")
         scale, direction = (self.take(f"{prefix}.{name}") for name in names)
         return scale * direction / np.sqrt(np.square(direction).sum((1, 2), keepdims=True))
@@ -57,10 +50,6 @@ class _Reader:
             "bias": stack("bias_ih") + stack("bias_hh"),
         }
 
-    def rest(self) -> list[str]:
-        """Names that were not taken, but for what only the training of the codec needs."""
-        return [name for name in self._tensors if not name.endswith((".inited", ".cluster_size", ".embed_avg"))]
-
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Parameters of an `EncodecNetwork`, as nested dicts of float32 arrays, all codebooks that there are included.
@@ -84,11 +73,12 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         decoder[place + 1] = reader.residual(f"decoder.model.{place + 1}")
         place += 3
     decoder[place] = reader.convolution(f"decoder.model.{place}")
-    codebooks = []
-    while f"quantizer.vq.layers.{len(codebooks)}._codebook.embed" in tensors:
+    codebooks: list[np.ndarray] = []
+    while f"quantizer.vq.layers.{len(codebooks)}._codebook.embed" in reader:
         codebooks.append(reader.take(f"quantizer.vq.layers.{len(codebooks)}._codebook.embed"))
-    if rest := reader.rest():
-        raise ValueError(f"it has a tensor {rest[0]} that EnCodec 24 kHz lacks")
+    # What only the training of the codec needs is left.
+    if left := [name for name in reader.left() if not name.endswith((".inited", ".cluster_size", ".embed_avg"))]:
+        raise ValueError(f"it has a tensor {left[0]} that EnCodec 24 kHz lacks")
     return {
         "encoder": {"model": encoder},
         "decoder": {"model": decoder},

@@ -8,6 +8,7 @@ A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks:
     position  [B, R]     from 0, counted separately for text (see `text_positions`) and for acoustic tokens of a segment
     target    [B, R]     what to predict there (AR: a code or end of speech = codebook_size), NO_TARGET for nothing
     codes     [B, R, Q]  NAR only: all codebooks of acoustic tokens
+    language  [B, R]     only with `model.n_languages`: of phonemes
     stage     [B]        NAR only: the codebook that the row predicts, 1..Q-1 (0-based)
 """
 

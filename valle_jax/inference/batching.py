@@ -13,7 +13,6 @@ from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, text_pos
 from valle_jax.inference.generate import MOST_PROBABLE, Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
-from valle_jax.text.vocabulary import EOS_ID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,24 +20,26 @@ class Job:
     """One utterance to generate.
 
     Attributes:
-      phonemes: int32 [S], of the prompt's transcript and the text, without the end of text.
+      text: int32 [S], the tokens of the prompt's transcript and of the text, and what closes them.
       prompt_codes: int32 [P, Q], the acoustic prompt.
       min_frames: end of speech is not drawn before.
       max_frames: drawing stops there.
-      prompt_phonemes: how many of the phonemes, with the space behind them, are the prompt's transcript; 0 where prompt
-        and text are one utterance.
+      prompt_tokens: how many of the text's tokens, with what separates them, are the prompt's transcript; 0 where
+        prompt and text are one utterance.
+      language: of the text, for models with language embeddings.
     """
 
-    phonemes: np.ndarray
+    text: np.ndarray
     prompt_codes: np.ndarray
     min_frames: int
     max_frames: int
-    prompt_phonemes: int = 0
+    prompt_tokens: int = 0
+    language: int = 0
 
     @property
     def prefix_length(self) -> int:
         """Tokens before the first generated one, a begin-of-audio token not counted."""
-        return len(self.phonemes) + 1 + len(self.prompt_codes)
+        return len(self.text) + len(self.prompt_codes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +65,23 @@ def bucket(length: int, smallest: int = 64) -> int:
 
 def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np.ndarray]:
     """The text part of every row, [B, length]; the rest is padding."""
-    batch = {name: np.zeros((len(jobs), length), np.int32) for name in ("token", "kind", "segment", "position")}
+    names = ["token", "kind", "segment", "position", *["language"] * bool(config.n_languages)]
+    batch = {name: np.zeros((len(jobs), length), np.int32) for name in names}
     for row, job in enumerate(jobs):
-        text = slice(0, len(job.phonemes) + 1)
-        batch["token"][row, text] = [*job.phonemes, EOS_ID]
+        text = slice(0, len(job.text))
+        batch["token"][row, text] = job.text
         batch["kind"][row, text] = KIND_TEXT
         batch["segment"][row, text] = 1
-        said = [count for count in (job.prompt_phonemes, len(job.phonemes) + 1 - job.prompt_phonemes) if count]
+        if config.n_languages:
+            batch["language"][row, text] = job.language
+        said = [count for count in (job.prompt_tokens, len(job.text) - job.prompt_tokens) if count]
         batch["position"][row, text] = text_positions(said, [len(job.prompt_codes)], config)
     return batch
 
 
 def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int) -> slice:
     """Marks `count` acoustic tokens behind the text of a row and returns where they are."""
-    where = slice(len(job.phonemes) + 1, len(job.phonemes) + 1 + count)
+    where = slice(len(job.text), len(job.text) + count)
     batch["kind"][row, where] = KIND_ACOUSTIC
     batch["segment"][row, where] = 1
     batch["position"][row, where] = np.arange(count)

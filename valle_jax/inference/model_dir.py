@@ -1,7 +1,7 @@
 """The model directory: what `valle export` writes and everything that synthesises reads.
 
 config.json        {"version": 1, "max_tokens": …, "ar": {…}, "nar": {…}}: the configurations of the two decoders
-vocabulary.json    the symbol table
+vocabulary.json    the symbol table, or the token table of an imported model
 codec.json         the codec's facts
 ar.safetensors     float32 parameters, named by their path, such as `transformer.blocks.w_qkv`
 nar.safetensors
@@ -24,6 +24,7 @@ from valle_jax.codec.base import CodecInfo
 from valle_jax.config import Config, ModelConfig, Stage
 from valle_jax.errors import UserError
 from valle_jax.model import Params, build
+from valle_jax.text.token_table import TokenTable
 from valle_jax.text.vocabulary import Vocabulary
 
 VERSION = 1
@@ -40,7 +41,7 @@ class ModelDir:
     params_ar: Params
     config_nar: ModelConfig
     params_nar: Params
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | TokenTable
     codec: CodecInfo
     max_tokens: int
 
@@ -86,7 +87,7 @@ def save_model_dir(path: str | pathlib.Path, model: ModelDir, card: str) -> None
         ("nar", model.config_nar, model.params_nar),
     ):
         _check_params(config, params, f"the {stage} decoder to export")
-        save_file({k: np.ascontiguousarray(v) for k, v in flatten(params).items()}, path / f"{stage}.safetensors")
+        save_file({k: np.array(v, order="C") for k, v in flatten(params).items()}, path / f"{stage}.safetensors")
     description = {
         "version": VERSION,
         "max_tokens": model.max_tokens,
@@ -133,7 +134,9 @@ def load_model_dir(path: str | pathlib.Path) -> ModelDir:
             raise UserError(f"{file} is damaged ({error}); copy or export the model again") from None
         _check_params(*parts[stage], str(file))
     try:
-        vocabulary, codec = Vocabulary.from_json(read("vocabulary.json")), CodecInfo.from_json(read("codec.json"))
+        table = read("vocabulary.json")
+        vocabulary = TokenTable.from_json(table) if "tokens" in table else Vocabulary.from_json(table)
+        codec = CodecInfo.from_json(read("codec.json"))
         return ModelDir(*parts["ar"], *parts["nar"], vocabulary, codec, config["max_tokens"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: a .json file lacks a field ({error}); export the model again") from None

@@ -16,6 +16,7 @@ from valle_jax.data.schema import Utterance
 from valle_jax.inference.batching import Job, fill_codebooks, sample_first_codebook
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Params, build
+from valle_jax.text.vocabulary import EOS_ID
 
 N_UTTERANCES = 3
 PROMPT_SECONDS = 3.0
@@ -39,7 +40,12 @@ def make_previews(
         prompt_frames = round(PROMPT_SECONDS * info.codec.frames_per_second)
         utterances = _choose(Dataset.open(dataset_path), prompt_frames)
         jobs = [
-            Job(u.phonemes, u.codes[:prompt_frames].astype(np.int32), 0, 2 * (len(u.codes) - prompt_frames))
+            Job(
+                np.append(u.phonemes, EOS_ID),
+                u.codes[:prompt_frames].astype(np.int32),
+                min_frames=0,
+                max_frames=2 * (len(u.codes) - prompt_frames),
+            )
             for u in utterances
         ]
 

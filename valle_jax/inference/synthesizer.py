@@ -20,6 +20,7 @@ from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
+from valle_jax.text.token_table import TokenTable
 
 MIN_PROMPT_SECONDS = 0.5
 SILENCE = 1e-3  # peak amplitude below which a prompt is called silent
@@ -97,6 +98,7 @@ class Synthesizer:
         self.codec = get_codec(model.codec.name, codec_weights)
         self.codec.info.check_same(model.codec, "the installed codec", "the model")
         self._phonemize = Phonemizer(language)
+        self._language = model.vocabulary.language_id(language) if isinstance(model.vocabulary, TokenTable) else 0
         self._ar = build(model.config_ar), jax.device_put(model.params_ar)
         self._nar = build(model.config_nar), jax.device_put(model.params_nar)
 
@@ -139,17 +141,18 @@ class Synthesizer:
         phonemes = self._phonemes([text for r in requests for text in (r.prompt_text, r.text)])
         prompts = [self._prompt(request.prompt) for request in requests]
         codes, lengths = self.codec.encode(prompts)
-        space = self.model.vocabulary.encode(" ", None)
         jobs = []
         for i in range(len(requests)):
             prompt_phonemes, text_phonemes = phonemes[2 * i], phonemes[2 * i + 1]
             expected = lengths[i] * len(text_phonemes) / len(prompt_phonemes)
+            text, prompt_tokens = self.model.vocabulary.compose(prompt_phonemes, text_phonemes)
             job = Job(
-                phonemes=np.concatenate([prompt_phonemes, space, text_phonemes]),
+                text=text,
                 prompt_codes=codes[i, : lengths[i]].astype(np.int32),
                 min_frames=int(options.min_rate_ratio * expected),
                 max_frames=max(1, int(options.max_rate_ratio * expected)),
-                prompt_phonemes=len(prompt_phonemes) + 1,
+                prompt_tokens=prompt_tokens,
+                language=self._language,
             )
             self._check_length(job)
             jobs.append(job)
@@ -159,7 +162,7 @@ class Synthesizer:
         prompt_frames, limit = len(job.prompt_codes), self.model.max_tokens
         if job.prefix_length + job.min_frames > limit:
             raise UserError(
-                f"the prompt ({prompt_frames} frames) and the text ({len(job.phonemes)} phonemes) need more than the "
+                f"the prompt ({prompt_frames} frames) and the text ({len(job.text)} phonemes) need more than the "
                 f"{limit} tokens that this model was trained on; use a shorter prompt or split the text"
             )
 

@@ -38,9 +38,10 @@ class ARDecoder(nnx.Module):
         self.head = None if config.ar_tied else param(rngs, (self.n_outputs, config.d_model), ("vocab", "embed"), std)
         self.transformer = Transformer(config, adaptive=False, rngs=rngs)
 
-    def _embed(self, token, kind, position):
-        acoustic = self.embed.lookup(token)
-        return self.embed(jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(token), acoustic), kind, position)
+    def _embed(self, batch):
+        is_text_BT1 = (batch["kind"] == KIND_TEXT)[..., None]
+        embedding = jnp.where(is_text_BT1, self.embed.text(batch), self.embed.lookup(batch["token"]))
+        return self.embed(embedding, batch["kind"], batch["position"])
 
     def _head(self) -> jax.Array:
         """The output projection, float32 [V + 1, D]."""
@@ -48,7 +49,7 @@ class ARDecoder(nnx.Module):
 
     def _hidden(self, batch, dropout_key=None, keep_cache=False):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x_BTD = self._embed(batch["token"], batch["kind"], batch["position"])
+        x_BTD = self._embed(batch)
         x_BTD = dropout(x_BTD, self.config.dropout, keys[0])
         interval = masks.causal(
             batch["segment"], batch["kind"], bidirectional_text=self.config.text_attention == "bidirectional"

@@ -43,13 +43,16 @@ class Embedder(nnx.Module):
         self.config = config
         self.phonemes = param(rngs, (config.n_symbols, D), ("vocab", "embed"), std)
         self.acoustic = param(rngs, (*acoustic_shape, D), (*lead, "vocab", "embed"), std)
+        if config.n_languages:
+            self.language = param(rngs, (config.n_languages, D), (None, "embed"), std)
         if config.position_scale == "learned":
             self.text_scale = constant(config.position_amplitude, (), ())
             self.acoustic_scale = constant(config.position_amplitude, (), ())
 
-    def text(self, token: jax.Array) -> jax.Array:
-        """Phoneme embeddings [..., D]; ids beyond the table (acoustic ones, masked by the caller) read its last row."""
-        return look_up(self.phonemes[...], token)
+    def text(self, batch: dict[str, jax.Array]) -> jax.Array:
+        """Phoneme embeddings [B, T, D]; what is no phoneme, and masked by the caller, reads something."""
+        embedding = look_up(self.phonemes[...], batch["token"])
+        return embedding + look_up(self.language[...], batch["language"]) if self.config.n_languages else embedding
 
     def lookup(self, token: jax.Array) -> jax.Array:
         """Acoustic embeddings [..., D] from a table of one codebook."""

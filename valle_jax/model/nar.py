@@ -64,7 +64,7 @@ class NARDecoder(nnx.Module):
         kind, stage_B = batch["kind"], batch["stage"]
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         codes = self._embed_codes(batch["codes"], kind, stage_B)
-        x_BTD = jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(batch["token"]), codes)
+        x_BTD = jnp.where((kind == KIND_TEXT)[..., None], self.embed.text(batch), codes)
         x_BTD = dropout(self.embed(x_BTD, kind, batch["position"]), self.config.dropout, keys[0])
         h_BTD, _ = self.transformer(
             x_BTD, masks.full(batch["segment"]), stage_BD=look_up(self.stage[...], stage_B - 1), dropout_key=keys[1]

@@ -12,6 +12,7 @@ from valle_jax.config import ModelConfig
 from valle_jax.data.info import DatasetInfo
 from valle_jax.errors import UserError
 from valle_jax.inference.model_dir import flatten, load_model_dir, unflatten
+from valle_jax.text.vocabulary import Vocabulary
 from valle_jax.train.state import TrainState
 
 
@@ -26,6 +27,8 @@ def warm_start(state: TrainState, model_dir: str | pathlib.Path, config: ModelCo
     """
     model = load_model_dir(model_dir)
     model.codec.check_same(info.codec, str(model_dir), "the dataset")
+    if not isinstance(model.vocabulary, Vocabulary):
+        raise UserError(f"--init-from {model_dir}: an imported model has a text table of its own, which no dataset has")
     if not info.vocabulary.is_extension_of(model.vocabulary):
         info.vocabulary.check_same(model.vocabulary, "the dataset", str(model_dir))
     given = flatten(model.params_ar if config.stage == "ar" else model.params_nar)
