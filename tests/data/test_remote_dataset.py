@@ -4,14 +4,18 @@ import concurrent.futures
 import dataclasses
 import pickle
 import sys
+import time
 
 import fsspec
 import numpy as np
 import pytest
 from test_records import equal
 
+from valle_jax.config import Config, DataConfig, TrainConfig
 from valle_jax.data.dataset import Dataset
+from valle_jax.data.pipeline import TrainBatches
 from valle_jax.errors import RestartError, UserError
+from valle_jax.storage import RemoteFolder
 
 
 @pytest.fixture
@@ -40,6 +44,29 @@ def test_a_remote_dataset_equals_the_local_one(url, dataset, bucket):
             assert equal(utterance, dataset.read(i))
     assert len(bucket.requests) == 300  # one range of bytes each
     assert list(remote.verify()) == []
+
+
+def test_batches_are_read_side_by_side(url, dataset, monkeypatch):
+    """More requests are on their way than Grain has threads, and the batch is the same as from the folder."""
+    config = Config(data=DataConfig(row_length=60), train=TrainConfig(rows=16))
+    waiting, most = [], []
+    read_range = RemoteFolder.read_range
+
+    def slow(*arguments):
+        waiting.append(0)
+        most.append(len(waiting))
+        time.sleep(0.02)
+        waiting.pop()
+        return read_range(*arguments)
+
+    monkeypatch.setattr(RemoteFolder, "read_range", slow)
+    remote, local = (
+        next(iter(TrainBatches([(Dataset.open(path), 1.0)], config, start_row=0, plan_dir=None)))
+        for path in (url, dataset.path)
+    )
+    assert max(most) >= 16
+    for name, values in local.items():
+        np.testing.assert_array_equal(remote[name], values, err_msg=name)
 
 
 def test_any_file_system_of_fsspec(dataset):
