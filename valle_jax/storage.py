@@ -99,7 +99,8 @@ class RemoteFolder:
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`, less where the file ends earlier; one request."""
         with _explained(f"{self.path}/{name}", RestartError):
-            return self._files.cat_file(f"{self._root}/{name}", start, end)
+            # By keywords, as s3fs has another argument before these.
+            return self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
 
     def write(self, name: str, file: pathlib.Path) -> None:
         """Puts a copy of a local file here, whole or not at all."""
