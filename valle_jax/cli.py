@@ -24,6 +24,7 @@ VERBS = {
         "ImportCheckpoint",
         "a model directory from a PyTorch checkpoint",
     ),
+    "codec": ("valle_jax.codec.command", "CodecCommand", "audio to codes and back; check EnCodec's weights"),
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
 }
 

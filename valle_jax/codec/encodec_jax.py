@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -117,6 +117,16 @@ class EncodecJax:
             for item, samples in zip(items, decoded, strict=False):
                 audio[item] = samples[: lengths[item] * HOP].copy()
         return audio
+
+    def decoder(self) -> tuple[dict[str, jax.Array], Callable[[dict[str, jax.Array], jax.Array], jax.Array]]:
+        """Decoding as a pure function of weights by name and codes [B, T, Q], for export; and the weights."""
+        leaves, structure = jax.tree_util.tree_flatten_with_path(self._state)
+        names = [jax.tree_util.keystr(path) for path, _ in leaves]
+
+        def function(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
+            return self._decode(jax.tree.unflatten(structure, [params[name] for name in names]), codes, None)[0]
+
+        return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), function
 
     def stream(self) -> DecodeStream:
         """Decodes chunk by chunk what `decode` would at once."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import tempfile
 from typing import Literal
 
 from valle_jax.codec.base import CodecInfo
 from valle_jax.errors import UserError
-from valle_jax.inference.model_dir import ModelDir, save_model_dir
+from valle_jax.inference.model_dir import ModelDir, load_model_dir, save_model_dir, save_params
+from valle_jax.interop import torch_state
 from valle_jax.text.vocabulary import Vocabulary
 from valle_jax.version import __version__
 
@@ -85,21 +87,68 @@ def export_model(
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a model directory from a trained AR and a trained NAR decoder.
+    """Write a model directory from a trained AR and a trained NAR decoder, or what other programs read.
 
-    Example: valle export --ar runs/ar --nar runs/nar --out model
+    Examples:
+      valle export --ar runs/ar --nar runs/nar --out model
+      valle export --model model --format torch --out valle.pt
+      valle export --model model --format stablehlo --out programs --rows 8
     """
 
-    ar: str
-    """Work directory of the AR stage."""
-    nar: str
-    """Work directory of the NAR stage."""
     out: str
-    """Model directory to write."""
+    """Model directory, folder of programs, or file of tensors (.pt, which needs torch, or .safetensors) to write."""
+    ar: str | None = None
+    """Work directory of the AR stage."""
+    nar: str | None = None
+    """Work directory of the NAR stage."""
+    model: str | None = None
+    """Model directory to convert, instead of work directories."""
     latest: bool = False
     """Take the newest checkpoints instead of those with the best validation loss."""
+    format: Literal["model", "torch", "stablehlo"] = "model"
+    """model: what valle reads; torch: a state dict of lifeiteng/vall-e, where the switches allow it; stablehlo:
+    programs of jax.export."""
+    rows: int = 1
+    """stablehlo: utterances side by side."""
+    prefix_tokens: int = 512
+    """stablehlo: phonemes and frames of the prompt."""
+    max_frames: int = 1024
+    """stablehlo: frames that can be generated."""
+    codec_weights: str | None = None
+    """stablehlo, encodec_24khz: weights of the codec, if they are not the default ones."""
 
     def run(self) -> None:
         """Exports and says where."""
-        export_model(self.ar, self.nar, self.out, which="latest" if self.latest else "best")
-        print(f"model directory {self.out}")
+        out = pathlib.Path(self.out)
+        if self.model is None:
+            if self.ar is None or self.nar is None:
+                raise UserError("give --ar and --nar, or --model")
+            if self.format == "model":
+                export_model(self.ar, self.nar, out, which="latest" if self.latest else "best")
+                print(f"model directory {self.out}")
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                model = export_model(self.ar, self.nar, folder, which="latest" if self.latest else "best")
+        elif self.format == "model":
+            raise UserError("--model is a model directory already; choose --format torch or stablehlo")
+        else:
+            model = load_model_dir(self.model)
+        if self.format == "torch":
+            torch_state.write(model, out)
+            print(f"state dict {out}")
+        else:
+            self._programs(model, out)
+            print(f"programs in {out}, described by programs.json")
+
+    def _programs(self, model: ModelDir, out: pathlib.Path) -> None:
+        from valle_jax.interop import stablehlo
+
+        shapes = stablehlo.Shapes(self.rows, self.prefix_tokens, self.max_frames)
+        stablehlo.export(model.config_ar, model.config_nar, out, shapes)
+        save_params(model, out)
+        if model.codec.name == "encodec_24khz":
+            from valle_jax.codec.encodec_jax import EncodecJax
+
+            codec = EncodecJax.load(self.codec_weights)
+            codec.info.check_same(model.codec, "the installed codec", "the model")
+            stablehlo.export_codec(codec, out, self.rows, self.max_frames, stablehlo.PLATFORMS)

@@ -78,16 +78,21 @@ def _check_params(config: ModelConfig, params: Params, source: str) -> None:
             )
 
 
-def save_model_dir(path: str | pathlib.Path, model: ModelDir, card: str) -> None:
-    """Writes a model directory; `card` is the Markdown of model_card.md."""
-    path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+def save_params(model: ModelDir, folder: pathlib.Path) -> None:
+    """Writes ar.safetensors and nar.safetensors."""
     for stage, config, params in (
         ("ar", model.config_ar, model.params_ar),
         ("nar", model.config_nar, model.params_nar),
     ):
         _check_params(config, params, f"the {stage} decoder to export")
-        save_file({k: np.array(v, order="C") for k, v in flatten(params).items()}, path / f"{stage}.safetensors")
+        save_file({k: np.array(v, order="C") for k, v in flatten(params).items()}, folder / f"{stage}.safetensors")
+
+
+def save_model_dir(path: str | pathlib.Path, model: ModelDir, card: str) -> None:
+    """Writes a model directory; `card` is the Markdown of model_card.md."""
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    save_params(model, path)
     description = {
         "version": VERSION,
         "max_tokens": model.max_tokens,

@@ -20,6 +20,7 @@ from valle_jax.model import Params
 
 Layout = Literal["vallex", "lifeiteng"]
 
+TEXT_ROWS = 512  # of lifeiteng/vall-e's text embedding, whatever the symbols
 HEAD_WIDTH = 64  # of published checkpoints, whose tensors do not tell
 # (name of the tensor, our parameters, how its axes become ours); two parameters share a tensor's first axis
 _BLOCK = (
@@ -101,7 +102,6 @@ def export(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
     for name, possible in (
         ("activation", ("relu",)),
         ("text_attention", ("bidirectional",)),
-        ("position_scale", ("learned",)),
         ("text_position_step", (1.0,)),
         ("text_position_anchor", ("segment",)),
     ):
@@ -109,10 +109,12 @@ def export(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
             raise ValueError(f"model.{name}={getattr(config, name)} has no place in that layout, only {possible[0]}")
     stage, root = config.stage, config.d_model**0.5
     embed = params["embed"]
+    padding = max(0, TEXT_ROWS - config.n_symbols)
+    amplitude = np.array(config.position_amplitude)  # of positions whose scale is not learned
     tensors = {
-        f"{stage}_text_embedding.word_embeddings.weight": embed["phonemes"] * root,
-        f"{stage}_text_position.alpha": embed["text_scale"][None],
-        f"{stage}_audio_position.alpha": embed["acoustic_scale"][None],
+        f"{stage}_text_embedding.word_embeddings.weight": np.pad(embed["phonemes"] * root, ((0, padding), (0, 0))),
+        f"{stage}_text_position.alpha": embed.get("text_scale", amplitude)[None],
+        f"{stage}_audio_position.alpha": embed.get("acoustic_scale", amplitude)[None],
     }
     if config.n_languages:
         tensors[f"{stage}_language_embedding.word_embeddings.weight"] = embed["language"] * root

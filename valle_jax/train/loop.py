@@ -82,6 +82,8 @@ def resolve(
     for name, size in sizes.items():
         if getattr(config.model, name) not in (0, size):
             raise UserError(f"model.{name}={getattr(config.model, name)} but dataset {first.path} has {size}")
+    if config.model.n_languages:
+        raise UserError("model.n_languages belongs to imported models: the input pipeline gives phonemes no language")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     if not config.train.rows:
         multiple = config.train.accumulate * mesh.shape["data"] * mesh.shape["fsdp"]
