@@ -44,6 +44,18 @@ def encodec_weights(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def v5e():
+    """The devices of a v5e:2x2."""
+    pytest.importorskip("libtpu", reason="the TPU compiler is not installed (the extra `tpu`)")
+    # Read when libtpu is loaded: no question to a cloud VM's metadata server, no lock against other processes.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
+
+
+@pytest.fixture(scope="session")
 def object_server():
     """A server like Google Cloud Storage's, to which gs:// goes from here on."""
     with object_store.running() as store:

@@ -1,6 +1,8 @@
 """EnCodec in JAX against the PyTorch package, at random parameters of the real architecture."""
 
+import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from valle_jax.codec.seanet import EncodecNetwork
 from valle_jax.errors import UserError
 from valle_jax.interop import torch_file
 from valle_jax.parallel.mesh import make_mesh
+from valle_jax.parallel.sharding import named_sharding
 
 HOP = 320
 
@@ -149,6 +152,24 @@ def test_agrees_with_the_torch_adapter(encodec_weights):
     assert ours.info == theirs.info
     np.testing.assert_array_equal(ours.codebooks, theirs.codebooks)
     np.testing.assert_array_equal(ours.encode([noise(5000)])[0], theirs.encode([noise(5000)])[0])
+
+
+def test_compiles_for_tpus(codec, v5e):
+    """Ahead of time, the items of a batch shared between four chips."""
+    mesh = make_mesh({"data": 4}, v5e)
+    rows, whole = named_sharding(mesh, ("batch",)), named_sharding(mesh, ())
+    graph, state = nnx.split(nnx.eval_shape(lambda: EncodecNetwork(8, 1024)))
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state)
+    audio = jax.ShapeDtypeStruct((4, 32 * HOP), jnp.float32, sharding=rows)
+    codes = jax.ShapeDtypeStruct((4, 32, 8), jnp.int32, sharding=rows)
+    programs = {
+        "encode": (functools.partial(encode, graph), (state, audio)),
+        "decode": (functools.partial(decode, graph, jnp.bfloat16), (state, codes, None)),
+    }
+    for name, (function, arguments) in programs.items():
+        compiled = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).compile()
+        # No item needs anything of another chip's.
+        assert not re.search("all-reduce|all-gather|all-to-all|collective-permute", compiled.as_text()), name
 
 
 def test_works_without_torch(encodec_weights):

@@ -1,7 +1,5 @@
 """The training step with Splash, compiled ahead of time for TPU chips that need not be there."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,18 +12,6 @@ from valle_jax.parallel.sharding import named_sharding
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import abstract_state
 from valle_jax.train.step import jit_train_step
-
-
-@pytest.fixture(scope="module")
-def v5e():
-    """The devices of a v5e:2x2."""
-    pytest.importorskip("libtpu", reason="the TPU compiler is not installed (the extra `tpu`)")
-    # Read when libtpu is loaded: no question to a cloud VM's metadata server, no lock against other processes.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    from jax.experimental import topologies
-
-    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
 
 
 @pytest.mark.parametrize(("stage", "mesh_sizes"), [("ar", {"data": 2, "tensor": 2}), ("nar", {"data": 2, "fsdp": 2})])

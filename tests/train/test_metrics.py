@@ -11,7 +11,8 @@ from train_helpers import sized, tiny_config
 
 from valle_jax.inference.model_dir import flatten
 from valle_jax.model import build
-from valle_jax.train.metrics import MetricsWriter, Throughput, model_flops, peak_flops, truncate
+from valle_jax.parallel.chips import peak_flops
+from valle_jax.train.metrics import MetricsWriter, Throughput, model_flops, truncate
 
 
 def test_truncation_keeps_whole_lines_up_to_the_step(tmp_path):
