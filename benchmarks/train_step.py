@@ -31,10 +31,11 @@ from valle_jax.data.dataset import Dataset
 from valle_jax.data.pipeline import TrainBatches
 from valle_jax.model import build
 from valle_jax.model.embedding import compute_dtype
+from valle_jax.parallel.chips import peak_flops
 from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh, parse_mesh
 from valle_jax.train.loop import resolve
-from valle_jax.train.metrics import model_flops, peak_flops
+from valle_jax.train.metrics import model_flops
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import init_state
 from valle_jax.train.step import jit_train_step

@@ -8,7 +8,7 @@ import importlib
 from valle_jax.config import Config, Stage
 from valle_jax.errors import UserError
 
-PRESETS = ("tiny", "small", "base")
+PRESETS = ("tiny", "small", "base", "large")
 
 
 def get_preset(name: str, stage: Stage) -> Config:

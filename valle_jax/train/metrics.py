@@ -15,26 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from valle_jax.model import Decoder
-
-# Dense bfloat16 FLOP/s of a chip by a part of JAX's `device_kind`, from the vendors' data sheets:
-# cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} and the NVIDIA A100, H100 and H200 data sheets (without sparsity).
-# The first match counts.
-PEAK_BF16_FLOPS = (
-    ("TPU v4", 275e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5e", 197e12),
-    ("TPU v5", 459e12),  # v5p calls itself "TPU v5"
-    ("TPU v6", 918e12),
-    ("A100", 312e12),
-    ("H100 PCIe", 756e12),
-    ("H100", 989e12),
-    ("H200", 989e12),
-)
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Peak bfloat16 FLOP/s of a chip, or None where it is not in the table."""
-    return next((peak for name, peak in PEAK_BF16_FLOPS if name in device_kind), None)
+from valle_jax.parallel.chips import peak_flops
 
 
 def model_flops(decoder: Decoder, tokens: float) -> float:
