@@ -27,9 +27,9 @@ def save_random_weights(path: pathlib.Path) -> None:
     """
     import torch
 
-    from valle_jax.codec.encodec_torch import _import_encodec
+    from valle_jax.codec.encodec_torch import import_encodec
 
-    _, encodec = _import_encodec()
+    _, encodec = import_encodec()
     torch.manual_seed(0)
     model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
     for name, parameter in model.encoder.named_parameters():

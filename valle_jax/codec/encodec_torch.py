@@ -60,7 +60,7 @@ class EncodecTorch:
         Raises:
           UserError: torch or encodec missing, the file of another model, or as for `find`.
         """
-        torch, encodec = _import_encodec()
+        torch, encodec = import_encodec()
         path, weight_hash = find(weights)
         model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
         try:
@@ -122,7 +122,7 @@ class EncodecTorch:
             yield batch
 
 
-def _import_encodec() -> tuple[types.ModuleType, types.ModuleType]:
+def import_encodec() -> tuple[types.ModuleType, types.ModuleType]:
     """The modules torch and encodec.
 
     encodec imports torchaudio only to resample and save files, which is not done here; the registry's torchaudio is
