@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from valle_jax.model import Decoder
 from valle_jax.parallel.chips import peak_flops
@@ -59,6 +58,9 @@ class MetricsWriter:
             path = workdir / "metrics.jsonl"
             truncate(path, resume_step)
             self._file = path.open("a", encoding="utf-8")
+            # Imported where it is used: it imports torch wherever that is installed.
+            from tensorboardX import SummaryWriter
+
             # The suffix keeps two starts within one second, after which a file is named, from sharing the file.
             self._board = SummaryWriter(
                 str(workdir / "tensorboard"),
