@@ -31,8 +31,9 @@ def test_the_training_step_compiles_with_splash(v5e, stage, mesh_sizes):
     with jax.set_mesh(mesh):
         traced = step.trace(state, batch, key)
         text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    calls = [line for line in text.splitlines() if "custom-call(" in line]
     for kernel in ("splash_mha_fwd_segmented", "splash_mha_dkv_segmented"):
-        assert kernel in text
+        assert sum(kernel in line for line in calls) == 1  # in the layers' loops; `dots` keeps what the backward needs
     # The loss is computed over chunks of 128 tokens and a vocabulary padded to 128 columns.
     rows_per_device = 4 // (mesh.shape["data"] * mesh.shape["fsdp"])
     assert f"f32[{rows_per_device},128,128]" in text

@@ -12,6 +12,9 @@ LANES = 128  # of a TPU's vector registers; the kernel's blocks are multiples of
 # Scores of a block pair lie in fast memory, 1 MiB in float32. Larger blocks would load keys less often, but compute
 # more of what is above the diagonal: 60 % of a causal row of 2,560 tokens is computed with 512, 75 % with 1,280.
 MAX_BLOCK = 512
+# Under this name `remat=dots` keeps the kernel's result and the logarithms of its sums, which its backward pass needs; a
+# kernel is no dot, and would run again.
+RESIDUALS = "splash_residuals"
 
 
 def splash_supports(q: jax.Array, k: jax.Array, interval: Interval) -> str | None:
@@ -46,7 +49,10 @@ def splash_attention(
     )
     mask = (kernel_masks.CausalMask if interval.pattern == "causal" else kernel_masks.FullMask)((length, length))
     kernel = kernels.make_splash_mha_single_device(
-        kernel_masks.MultiHeadMask([mask] * heads), block_sizes=sizes, interpret=interpret
+        kernel_masks.MultiHeadMask([mask] * heads),
+        block_sizes=sizes,
+        residual_checkpoint_name=RESIDUALS,
+        interpret=interpret,
     )
 
     def row(q_NTH, k_NTH, v_NTH, segment_T):

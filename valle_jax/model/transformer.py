@@ -14,10 +14,14 @@ from valle_jax.model.attention import attention
 from valle_jax.model.cache import Cache, LayerCache
 from valle_jax.model.layers import FeedForward, LayerNorm, constant, dropout, final_norm_scale, param
 from valle_jax.model.masks import Interval
+from valle_jax.model.splash_attention import RESIDUALS
 from valle_jax.parallel.sharding import constrain
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(RESIDUALS),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
