@@ -46,7 +46,7 @@ def find(weights: str | os.PathLike | None) -> tuple[pathlib.Path, str]:
         raise UserError(f"cannot read EnCodec weights {path}: {error.strerror or error}") from None
     expected = re.search(r"-([0-9a-f]{8})$", path.stem)
     if expected and not digest.startswith(expected[1]):
-        raise UserError(f"{path} is damaged: its SHA-256 starts with {digest[:8]}, not {expected[1]}")
+        raise UserError(f"{path} is damaged: its SHA-256 starts with {digest[:8]}, not {expected[1]}; get it again")
     return path, digest[:16]
 
 
