@@ -45,8 +45,8 @@ def batch_advice(config: Config, chips: int, row_parts: int, speech: Speech) -> 
         )
     else:
         lines.append(
-            f"The paper's batch of 96k frames is {paper:.0f} rows, {paper / row_parts:.1f} on each of {row_parts} parts "
-            "(data x fsdp)."
+            f"The paper's batch of 96k frames is {paper:.0f} rows, {paper / row_parts:.1f} on each of the {row_parts} "
+            "parts into which data x fsdp cuts a batch."
         )
     k = rows / paper
     if k > 1.25:

@@ -21,9 +21,12 @@ KINDS = (
 )
 
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_HOST_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=@?mesh\[([^\]]*)\](?:, device_ids=\([^)]*\))? ?\{([^}]*)\}")
+_LISTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH = re.compile(r"replica_groups=@?mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
+_IOTA = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
@@ -57,45 +60,57 @@ class Collective:
     @property
     def network_bytes(self) -> float:
         """Of these, what each chip sends to other slices: its part of what is left once its slice has been reduced."""
-        if self.slices == 1:
-            return 0.0
-        if self.kind == "collective-permute":
-            return self.runs * self.payload_bytes
-        share = (self.slices - 1) / self.slices * (2 if self.kind == "all-reduce" else 1)
-        return self.runs * self.payload_bytes * share / (self.group / self.slices)
+        between = dataclasses.replace(
+            self, group=self.slices, payload_bytes=self.payload_bytes * self.slices / self.group
+        )
+        return 0.0 if self.slices == 1 else between.sent_bytes
 
 
 def find_collectives(module: Module, mesh: Mesh) -> list[Collective]:
     """The collectives of a program compiled for `mesh`, equal ones put together, the greatest senders first.
 
-    A TPU program spreads an asynchronous collective over several fused instructions, all on one channel; it is counted
-    once. A reduce-scatter that the compiler writes as an all-reduce of which each chip takes its part is one.
+    A TPU program spreads an asynchronous collective over a chain of fused instructions; it is counted once. A
+    reduce-scatter that the compiler writes as an all-reduce of which each chip takes its part is one. What goes between
+    slices is handed to the host, by a `send` that says of what it is a part.
     """
-    seen: set[tuple[str, float]] = set()
+    seen: set[tuple[str, str]] = set()
     totals: dict[tuple[str, str, int, int, float], float] = {}
+    n_slices = _reach(list(range(mesh.size)), mesh)[1]
     for name, instructions in module.computations.items():
         runs = module.runs[name]
-        for instruction in instructions.values():
-            kind = instruction.opcode.removesuffix("-start")
-            if kind not in KINDS or not runs:
-                continue
-            channel = _CHANNEL.search(instruction.attributes)
-            if channel and (channel[1], runs) in seen:
-                continue
-            if channel:
-                seen.add((channel[1], runs))
-            members = _members(instruction, mesh.size)
-            if len(members) == 1:
-                continue
+        for instruction in instructions.values() if runs else ():
             bytes_in = sum(array.bytes for o in instruction.operands for array in instructions[o].arrays)
+            transfer = _HOST_TRANSFER.search(instruction.attributes) if instruction.opcode == "send" else None
+            if transfer:
+                kind = transfer[1].lower().replace("_", "-")
+                axes, group, slices = "data", n_slices, n_slices  # the one axis that spans slices, see `make_mesh`
+            else:
+                kind = instruction.opcode.removesuffix("-start")
+                if kind not in KINDS or _is_repeated(instruction, seen):
+                    continue
+                members = _members(instruction, mesh.size)
+                (axes, slices), group = _reach(members, mesh), len(members)
+            if group == 1:
+                continue
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"
-            payload = bytes_in * (len(members) if kind == "all-gather" else 1)
-            axes, slices = _reach(members, mesh)
-            key = (kind, axes, len(members), slices, payload)
+            payload = bytes_in * (group if kind == "all-gather" else 1)
+            key = (kind, axes, group, slices, payload)
             totals[key] = totals.get(key, 0.0) + runs
     collectives = [Collective(*key[:4], runs=runs, payload_bytes=key[4]) for key, runs in totals.items()]
     return sorted(collectives, key=lambda c: -c.sent_bytes)
+
+
+def _is_repeated(instruction: Instruction, seen: set[tuple[str, str]]) -> bool:
+    """Whether it is a later link of a chain, which it joins otherwise."""
+    chain, channel = _CHAIN.search(instruction.attributes), _CHANNEL.search(instruction.attributes)
+    if chain is None or channel is None:
+        return False
+    key = (chain[1], channel[1])
+    if key in seen:
+        return True
+    seen.add(key)
+    return False
 
 
 def _members(instruction: Instruction, devices: int) -> list[int]:
@@ -105,26 +120,36 @@ def _members(instruction: Instruction, devices: int) -> list[int]:
         return [int(pair[1]), int(pair[2])]
     if groups := _GROUPS.search(attributes):
         return [int(part) for part in groups[1].split(",")]
-    if iota := _IOTA.search(attributes):
-        shape = tuple(map(int, iota[3].split(",")))
-        order = tuple(map(int, iota[4].split(","))) if iota[4] else tuple(range(len(shape)))
-        ids = np.arange(devices).reshape(shape).transpose(order)
-        return ids.reshape(int(iota[1]), int(iota[2]))[0].tolist()
+    if listed := _LISTED.search(attributes):
+        return _iota(listed[3]).reshape(int(listed[1]), int(listed[2]))[0].tolist()
     if named := _MESH.search(attributes):
-        return _mesh_members(named[1], named[2])
+        places = _mesh_places(named[1], named[3])
+        order = _iota(named[2]) if named[2] else np.arange(devices)
+        return order[places].tolist()
+    assert "replica_groups={}" in attributes or "replica_groups" not in attributes, f"unknown groups: {attributes}"
     return list(range(devices))
 
 
-def _mesh_members(mesh: str, axes: str) -> list[int]:
-    """Of `'a'=64,'b'=4` the axes `'b'`: partitions 0 to 3; `'a':(2)4` is a part of an axis, behind 2 of it."""
+def _iota(text: str) -> np.ndarray:
+    """`[16,4]T(1,0)`: 0 to 63 as 16 x 4, transposed, one behind the other; or numbers as they stand there."""
+    iota = _IOTA.fullmatch(text)
+    if iota is None:
+        return np.array([int(part) for part in text.split(",")])
+    shape = [int(part) for part in iota[1].split(",")]
+    order = [int(part) for part in iota[2].split(",")] if iota[2] else range(len(shape))
+    return np.arange(np.prod(shape)).reshape(shape).transpose(list(order)).reshape(-1)
+
+
+def _mesh_places(mesh: str, axes: str) -> np.ndarray:
+    """Of `'a'=64,'b'=4` the axes `'b'`: places 0 to 3; `'a':(2)4` is a part of an axis, behind 2 of it."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
     strides = dict(zip(sizes, [int(np.prod(list(sizes.values())[i + 1 :])) for i in range(len(sizes))], strict=True))
-    members = np.zeros(1, np.int64)
+    places = np.zeros(1, np.int64)
     for name, before, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
         size = int(part) if part else sizes[name]
         stride = strides[name] * (sizes[name] // (int(before) * size) if part else 1)
-        members = (members[:, None] + stride * np.arange(size)).reshape(-1)
-    return members.tolist()
+        places = (places[:, None] + stride * np.arange(size)).reshape(-1)
+    return places
 
 
 def _reach(members: list[int], mesh: Mesh) -> tuple[str, int]:

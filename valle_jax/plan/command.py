@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from valle_jax.config import Stage, parse_settings
+from valle_jax.config import Config, Stage, parse_settings
 from valle_jax.configs import get_preset
 from valle_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from valle_jax.plan.flops import Speech
+    from valle_jax.plan.topology import Topology
 
 # What a dataset would say: an IPA vocabulary and EnCodec at 6 kbit/s.
 _SIZES = {"model.n_symbols": 200, "model.codebooks": 8, "model.codebook_size": 1024}
@@ -51,7 +55,7 @@ class Plan:
     """Training: length of an utterance, of which the cost of attention depends."""
     search: bool = False
     """Try meshes and remat policies, and rank those that fit."""
-    candidates: int = 4
+    candidates: int = 3
     """Search: how many of the most promising are compiled."""
     json: str | None = None
     """File for the same as JSON."""
@@ -61,6 +65,9 @@ class Plan:
     def run(self) -> None:
         """Prints the plan."""
         config = get_preset(self.preset, self.stage).override(self._settings())
+        for name in ("rows", "frames", "prompt_tokens", "candidates", "slices", "seconds"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be positive")
         if self.search and (self.what == "sample" or self.mesh or self.remat):
             raise UserError("--search chooses mesh and remat of a training step: leave out --mesh, --remat and --what")
 
@@ -69,17 +76,43 @@ class Plan:
 
         from valle_jax.parallel.mesh import parse_mesh
         from valle_jax.plan.flops import Speech
-        from valle_jax.plan.report import train_report
         from valle_jax.plan.topology import get_topology
-        from valle_jax.plan.train_plan import plan_training, with_rows
+        from valle_jax.plan.train_plan import with_rows
 
+        mesh = parse_mesh(self.mesh) if self.mesh else None
         if not self.topology.startswith("gpu"):
             jax.config.update("jax_platforms", "cpu")  # the accelerators of this machine are not needed
         topology = get_topology(self.topology, self.slices)
-        mesh = parse_mesh(self.mesh) if self.mesh else None
         speech = Speech(seconds=self.seconds)
-        plan = plan_training(with_rows(config, topology, mesh, speech), topology, mesh, speech)
+        if self.what == "sample":
+            self._sample(config, topology)
+        elif self.search:
+            self._search(with_rows(config, topology, None, speech), topology, speech)
+        else:
+            self._train(with_rows(config, topology, mesh, speech), topology, mesh, speech)
+
+    def _train(self, config: Config, topology: Topology, mesh: dict[str, int] | None, speech: Speech) -> None:
+        from valle_jax.plan.report import train_report
+        from valle_jax.plan.train_plan import plan_training
+
+        plan = plan_training(config, topology, mesh, speech)
         print(train_report(plan))
+        self._write(plan.to_json())
+
+    def _search(self, config: Config, topology: Topology, speech: Speech) -> None:
+        from valle_jax.plan.report import train_report
+        from valle_jax.plan.search import search, search_report
+
+        result = search(config, topology, speech, candidates=self.candidates)
+        print(f"{search_report(result)}\n\n{train_report(result.plans[0])}")
+        self._write([plan.to_json() for plan in result.plans])
+
+    def _sample(self, config: Config, topology: Topology) -> None:
+        from valle_jax.plan.sample_plan import plan_sampling, sample_report
+
+        rows = self.rows or 16
+        plan = plan_sampling(config, topology, rows=rows, prompt_tokens=self.prompt_tokens, frames=self.frames)
+        print(sample_report(plan))
         self._write(plan.to_json())
 
     def _settings(self) -> dict[str, object]:

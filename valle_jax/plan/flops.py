@@ -84,16 +84,19 @@ def train_flops(config: Config, decoder: Decoder, attention: str, speech: Speech
     model, length = config.model, config.data.row_length
     tokens = config.train.rows * length
     blocks = decoder.abstract_params["transformer"]["blocks"]
-    last = blocks["mlp"]["w_out"].size
-    dense = 2.0 * tokens * (blocks["w_qkv"].size + blocks["w_o"].size + blocks["mlp"]["w_in"].size + last)
+    first, last = blocks["mlp"]["w_in"].size, blocks["mlp"]["w_out"].size
+    dense = 2.0 * tokens * (blocks["w_qkv"].size + blocks["w_o"].size + first + last)
     outputs = model.codebook_size + (model.stage == "ar")
     head = 2.0 * tokens * model.d_model * -(-outputs // tile) * tile
     per_key = 4.0 * tokens * model.d_model * model.n_layers  # scores and their use, all heads
-    seen = speech.segment_tokens if model.stage == "nar" else (speech.segment_tokens + 1) / 2
+    segment = min(speech.segment_tokens, length)
+    seen = segment if model.stage == "nar" else (segment + 1) / 2
     scores = per_key * _computed_keys(model.stage, attention, length, seen)
     recompute = {
         "none": 0.0,
-        "dots": scores,  # products of a batch, as attention's, are not kept
+        # Products of a batch, as attention's, are not kept; nor is the first one of the feed-forward layer, which
+        # `widen` hides from the policy behind a derivative of its own.
+        "dots": scores + 2.0 * tokens * first,
         "full": dense + scores - 2.0 * tokens * last,  # what a layer ends with, its backward pass does not ask for
     }[model.remat]
     return Flops(

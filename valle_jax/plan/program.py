@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -142,6 +143,18 @@ def _without_cache() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
+
+
+def program_text(compiled: Any) -> str:
+    """The compiled program as text; UserError where libtpu writes what this JAX cannot read."""
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        version = importlib.metadata.version("libtpu")
+        raise UserError(
+            f"libtpu {version} does not go with jax {jax.__version__}: pip install 'jax[tpu]=={jax.__version__}' "
+            f"({str(error).splitlines()[0]})"
+        ) from None
 
 
 def memory_of(compiled: Any) -> Memory:

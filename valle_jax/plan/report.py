@@ -19,8 +19,8 @@ def quantity(value: float, unit: str) -> str:
 
 
 def gibibytes(value: float) -> str:
-    """Memory, as chips are sold."""
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 / 100 else f"{value / 2**20:.2f} MiB"
+    """Memory, in the units in which chips are sold."""
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
 
 
 def milliseconds(seconds: float) -> str:

@@ -56,6 +56,6 @@ def roofline(chip: Chip, *, flops: float, hbm_bytes: float, collectives: Sequenc
     return Roofline(
         compute=flops / chip.peak_flops,
         memory=hbm_bytes / chip.hbm_bandwidth,
-        links=sum(c.sent_bytes for c in collectives) / (rings * chip.link_bandwidth),
+        links=sum(c.sent_bytes - c.network_bytes for c in collectives) / (rings * chip.link_bandwidth),
         network=sum(c.network_bytes for c in collectives) / chip.network_bandwidth,
     )

@@ -22,6 +22,7 @@ from valle_jax.plan.program import (
     attention_backend,
     compile_for,
     memory_of,
+    program_text,
     trace_train_step,
 )
 from valle_jax.plan.roofline import Roofline, roofline
@@ -129,7 +130,7 @@ class TrainPlan:
 
 
 def plan_training(
-    config: Config, topology: Topology, mesh_sizes: Mapping[str, int] | None, speech: Speech = Speech()
+    config: Config, topology: Topology, mesh_sizes: Mapping[str, int] | None, speech: Speech
 ) -> TrainPlan:
     """Compiles the training step for the topology and reads from it what it costs.
 
@@ -156,7 +157,7 @@ def plan_training(
             roofline=None,
             compile_seconds=time.perf_counter() - start,
         )
-    module = parse_module(compiled.as_text())
+    module = parse_module(program_text(compiled))
     moved, collectives = hbm_bytes(module), tuple(find_collectives(module, mesh))
     return TrainPlan(
         **common,
