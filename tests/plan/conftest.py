@@ -7,7 +7,7 @@ from valle_jax.config import Config, DataConfig, TrainConfig
 from valle_jax.plan.topology import get_topology
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config():
     """A configuration of the small model; keyword arguments go to the model, `train` and `data` are dicts."""
 

@@ -86,7 +86,7 @@ def test_groups_that_are_not_understood_are_no_groups_of_all():
 
 
 def test_sent_and_between_slices():
-    """Of 800 bytes summed over two slices of four chips: 2 x 7/8 in a ring, a quarter of them once to the other slice."""
+    """Of 800 bytes summed over two slices of four chips, 2 x 7/8 go round the ring, a quarter to the other slice."""
     summed = Collective("all-reduce", "data", group=8, slices=2, runs=3, payload_bytes=800)
     assert summed.sent_bytes == 3 * 1400
     assert summed.network_bytes == 3 * 200

@@ -11,8 +11,8 @@ from valle_jax.parallel.chips import CHIPS
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.plan.estimate import estimate
 from valle_jax.plan.flops import Speech
-from valle_jax.plan.report import train_report
-from valle_jax.plan.search import mesh_shapes, rank, search
+from valle_jax.plan.report import mesh_text, train_report
+from valle_jax.plan.search import mesh_shapes, rank, search, search_report
 from valle_jax.plan.topology import Topology
 from valle_jax.plan.train_plan import plan_training, with_rows
 
@@ -20,16 +20,16 @@ SPEECH = Speech(seconds=2.0)
 MIB = 2**20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tpu_config(make_config):
     """As small as Splash, with heads of 64, allows."""
     return make_config(d_model=128, n_heads=2, d_ff=256, remat="dots", data={"row_length": 256})
 
 
-@pytest.fixture
-def small_plan(tpu, tpu_config):
-    """On half of a v5e:2x2."""
-    return plan_training(tpu_config, tpu("v5e:2x2"), {"data": 2}, SPEECH)
+@pytest.fixture(scope="module")
+def found(tpu, tpu_config):
+    """What the search finds for a v5e:2x2."""
+    return search(tpu_config, tpu("v5e:2x2"), SPEECH, candidates=2)
 
 
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
@@ -49,14 +49,21 @@ def test_the_step_compiles_for_every_generation(tpu, tpu_config, name):
     assert 0 < plan.mfu_bound(plan.roofline.seconds) < 1
 
 
-def test_the_report_says_what_the_plan_says(small_plan):
-    text = train_report(small_plan)
-    parts = ("v5e:2x2", "data=2", "2 of the topology are left out", "fits", f"bound by {small_plan.roofline.bound_by}")
+def test_the_report_says_what_the_plan_says(found):
+    plan = found.plans[0]
+    text = train_report(plan)
+    parts = (
+        "v5e:2x2",
+        mesh_text(plan.mesh),
+        f"remat={plan.config.model.remat}",
+        "fits",
+        f"bound by {plan.roofline.bound_by}",
+    )
     assert all(part in text for part in parts)
-    record = json.loads(json.dumps(small_plan.to_json()))
-    assert record["memory"]["peak"] == small_plan.memory.peak
-    assert record["roofline"]["bound_by"] in small_plan.roofline.limits
-    assert Config.from_json(record["config"]) == small_plan.config
+    record = json.loads(json.dumps(plan.to_json()))
+    assert record["memory"]["peak"] == plan.memory.peak
+    assert record["roofline"]["bound_by"] in plan.roofline.limits
+    assert Config.from_json(record["config"]) == plan.config
 
 
 def test_a_step_that_is_too_large_is_refused(tpu):
@@ -80,10 +87,10 @@ def test_slices_meet_over_the_network(tpu, tpu_config):
 def test_estimates_rank_by_time_and_keep_to_what_divides(cpu8, make_config):
     config = make_config(d_model=64, n_layers=4, train={"rows": 8})
     topology = Topology("v5e", 1, cpu8.devices, next(chip for chip in CHIPS if chip.name == "TPU v5e"))
-    found = rank(config, topology, SPEECH)
-    seconds = [e.roofline.seconds_without_overlap for e in found]
+    estimates = rank(config, topology, SPEECH)
+    seconds = [e.roofline.seconds_without_overlap for e in estimates]
     assert seconds == sorted(seconds)
-    shapes = {tuple(e.mesh.shape.values()) for e in found}
+    shapes = {tuple(e.mesh.shape.values()) for e in estimates}
     assert (1, 1, 8) not in shapes  # four heads
     assert (8, 1, 1) in shapes
     assert len(mesh_shapes(8)) == 10
@@ -91,13 +98,14 @@ def test_estimates_rank_by_time_and_keep_to_what_divides(cpu8, make_config):
     assert small.memory < large.memory
 
 
-def test_search_ranks_what_fits(tpu, tpu_config):
-    result = search(tpu_config, tpu("v5e:2x2"), SPEECH, candidates=2)
-    times = [plan.roofline.seconds_without_overlap for plan in result.plans]
+def test_search_ranks_what_fits(found):
+    times = [plan.roofline.seconds_without_overlap for plan in found.plans]
     assert len(times) == 2
     assert times == sorted(times)
-    assert all(plan.fits for plan in result.plans)
-    assert {plan.config.model.remat for plan in result.plans} == {"none", "dots"}
+    assert all(plan.fits for plan in found.plans)
+    assert {plan.config.model.remat for plan in found.plans} == {"none", "dots"}
+    text = search_report(found)
+    assert text.index(mesh_text(found.plans[0].mesh)) < text.index("By estimate only")
 
 
 def test_wrong_meshes(cpu8, make_config):

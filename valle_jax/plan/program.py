@@ -77,7 +77,7 @@ def trace_train_step(config: Config, mesh: Mesh) -> Any:
     decoder = build(config.model)
     check_divides(mesh, decoder.axes, decoder.abstract_params, config.train.rows // config.train.accumulate)
     optimizer = make_optimizer(config.optimizer, decoder.axes)
-    step = jit_train_step(config, decoder, optimizer, mesh)
+    step: Any = jit_train_step(config, decoder, optimizer, mesh)
     state = abstract_state(decoder, optimizer, mesh, ema=config.optimizer.ema_decay > 0)
     key = jax.eval_shape(lambda: jax.random.key(0))
     with jax.set_mesh(mesh):
@@ -137,7 +137,7 @@ def compile_for(traced: Any, mesh: Mesh) -> Any:
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
     """A program for absent devices cannot be written to the cache of compiled programs, which then warns."""
-    enabled = jax.config.jax_enable_compilation_cache
+    enabled = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from valle_jax.plan.report import gibibytes, mesh_text, milliseconds, table
 from valle_jax.plan.topology import Topology
 from valle_jax.plan.train_plan import TrainPlan, plan_training
 
-REMATS = ("none", "dots", "full")
+REMATS: tuple[Literal["none", "dots", "full"], ...] = ("none", "dots", "full")
 # Estimates of memory are rough: what is a little too large by them may yet fit.
 _DOUBT = 1.25
 

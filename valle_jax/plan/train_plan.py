@@ -159,16 +159,15 @@ def plan_training(
         )
     module = parse_module(program_text(compiled))
     moved, collectives = hbm_bytes(module), tuple(find_collectives(module, mesh))
+    flops = common["flops"].computed / mesh.size
+    limits = roofline(topology.chip, flops=flops, hbm_bytes=moved, collectives=collectives) if topology.chip else None
     return TrainPlan(
         **common,
         memory=memory_of(compiled),
         out_of_memory=None,
         hbm_bytes=moved,
         collectives=collectives,
-        roofline=topology.chip
-        and roofline(
-            topology.chip, flops=common["flops"].computed / mesh.size, hbm_bytes=moved, collectives=collectives
-        ),
+        roofline=limits,
         compile_seconds=time.perf_counter() - start,
     )
 
