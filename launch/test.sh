@@ -14,4 +14,5 @@ pip install --quiet --no-deps resemblyzer==0.1.4
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+# Two processes: compiling, which is most of the work, uses one core. A file stays in one, for its fixtures.
+python -m pytest --numprocesses 2 --dist loadfile "$@"
