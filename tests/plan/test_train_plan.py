@@ -104,6 +104,7 @@ def test_search_ranks_what_fits(found):
     assert times == sorted(times)
     assert all(plan.fits for plan in found.plans)
     assert {plan.config.model.remat for plan in found.plans} == {"none", "dots"}
+    assert found.plans[0].mesh != found.plans[1].mesh
     text = search_report(found)
     assert text.index(mesh_text(found.plans[0].mesh)) < text.index("By estimate only")
 

@@ -55,7 +55,7 @@ class Plan:
     """Training: length of an utterance, of which the cost of attention depends."""
     search: bool = False
     """Try meshes and remat policies, and rank those that fit."""
-    candidates: int = 3
+    candidates: int = 4
     """Search: how many of the most promising are compiled."""
     json: str | None = None
     """File for the same as JSON."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import Literal
@@ -71,9 +70,21 @@ def rank(config: Config, topology: Topology, speech: Speech) -> list[Estimate]:
 
 
 def _in_turn(estimates: list[Estimate]) -> list[Estimate]:
-    """The best of each remat policy, then the second best of each, …: of policies the estimates are least sure."""
-    by_policy = [[e for e in estimates if e.config.model.remat == remat] for remat in REMATS]
-    return [e for group in itertools.zip_longest(*by_policy) for e in group if e is not None]
+    """The best of one remat policy after the other, each with a mesh that has not had its turn as long as there is one.
+
+    Of policies and of how the partitioner takes a mesh the estimates are least sure.
+    """
+    left = list(estimates)
+    chosen: list[Estimate] = []
+    while left:
+        for remat in REMATS:
+            seen = [e.mesh.shape for e in chosen]
+            of_policy = [e for e in left if e.config.model.remat == remat]
+            if of_policy:
+                best = next((e for e in of_policy if e.mesh.shape not in seen), of_policy[0])
+                chosen.append(best)
+                left.remove(best)
+    return chosen
 
 
 def search(config: Config, topology: Topology, speech: Speech, *, candidates: int) -> Search:
