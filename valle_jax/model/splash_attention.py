@@ -12,8 +12,8 @@ LANES = 128  # of a TPU's vector registers; the kernel's blocks are multiples of
 # Scores of a block pair lie in fast memory, 1 MiB in float32. Larger blocks would load keys less often, but compute
 # more of what is above the diagonal: 60 % of a causal row of 2,560 tokens is computed with 512, 75 % with 1,280.
 MAX_BLOCK = 512
-# Under this name `remat=dots` keeps the kernel's result and the logarithms of its sums, which its backward pass needs; a
-# kernel is no dot, and would run again.
+# Under this name `remat=dots` keeps the kernel's result and the logarithms of its sums, which its backward pass needs;
+# a kernel is no dot, and would run again.
 RESIDUALS = "splash_residuals"
 
 
