@@ -82,3 +82,32 @@ def test_no_utterances(bootstrap):
 def test_numerators_and_denominators_belong_together():
     with pytest.raises(ValueError, match="1 numerators but 2 denominators"):
         bootstrap_ratio([1], [1, 2])
+
+
+@pytest.mark.parametrize("bootstrap", [bootstrap_ratio, bootstrap_median])
+def test_takes_of_one_text_are_no_more_evidence_than_the_text(bootstrap):
+    values = np.random.default_rng(0).normal(size=41)
+    once = bootstrap(values, groups=[str(i).zfill(2) for i in range(41)])
+    assert once == bootstrap(values)  # groups of one are utterances
+    thrice = bootstrap(np.repeat(values, 3), groups=np.repeat([str(i).zfill(2) for i in range(41)], 3))
+    assert thrice.n == 41
+    assert (thrice.value, thrice.low, thrice.high) == pytest.approx((once.value, once.low, once.high))
+    alone = bootstrap(np.repeat(values, 3))
+    assert alone.high - alone.low < 0.8 * (thrice.high - thrice.low)  # by about the root of 3
+
+
+@pytest.mark.parametrize("n", [7, 8])
+def test_medians_of_drawn_groups_are_those_of_numpy(n):
+    """The interval from 1 resample is the median of that resample."""
+    values, groups = np.random.default_rng(n).normal(size=n), np.array(["a", "b", "b", "c", "c", "c", "d", "d"][:n])
+    for seed in range(20):
+        names = np.unique(groups)
+        drawn = np.random.default_rng(seed).integers(0, len(names), (1, len(names)))[0]
+        resample = np.concatenate([values[groups == names[g]] for g in drawn])
+        estimate = bootstrap_median(values, groups=groups, resamples=1, seed=seed)
+        assert estimate.low == estimate.high == pytest.approx(np.median(resample))
+
+
+def test_denominators_of_nothing():
+    with pytest.raises(ValueError, match="not positive"):
+        bootstrap_ratio([1, 2], [0, 0])
