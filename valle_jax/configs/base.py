@@ -3,9 +3,9 @@
 valle train --preset base --stage ar --data DATASET --workdir runs/base-ar --steps 800000 --mesh data=64,fsdp=4
 """
 
-from valle_jax.config import Config, ModelConfig
+from valle_jax.config import Config, ModelConfig, Stage
 
 
-def get_config() -> Config:
+def get_config(stage: Stage) -> Config:
     """The defaults of `Config` are the paper's; recomputing the activations is what makes long rows fit."""
     return Config(model=ModelConfig(remat="dots"))

@@ -3,10 +3,10 @@
 valle train --preset small --stage ar --data DATASET --workdir runs/small-ar --steps 20000
 """
 
-from valle_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig
+from valle_jax.config import Config, ModelConfig, OptimizerConfig, Stage, TrainConfig
 
 
-def get_config() -> Config:
+def get_config(stage: Stage) -> Config:
     """Four rows of 2,560 tokens a step."""
     return Config(
         model=ModelConfig(d_model=256, n_layers=4, n_heads=4, d_ff=1024),

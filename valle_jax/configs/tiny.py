@@ -3,10 +3,10 @@
 valle train --preset tiny --stage ar --data DATASET --workdir runs/tiny-ar --steps 2000
 """
 
-from valle_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from valle_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Stage, TrainConfig
 
 
-def get_config() -> Config:
+def get_config(stage: Stage) -> Config:
     """Short rows: the corpora that this preset is for have utterances of a few seconds."""
     return Config(
         model=ModelConfig(d_model=192, n_layers=4, n_heads=4, d_ff=768, dropout=0.0, activation="relu"),

@@ -31,7 +31,7 @@ class Plan:
     """
 
     preset: str
-    """Configuration to start from: tiny, small, base or large."""
+    """Configuration to start from: tiny, digits, small, base or large."""
     stage: Stage
     """ar: the first codebook; nar: the others."""
     topology: str

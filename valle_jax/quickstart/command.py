@@ -20,7 +20,6 @@ STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/q
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
 AFTER_TRAINING_SECONDS = 180.0  # kept for export, synthesis, measuring and the report
 AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
-FRAMES_PER_PHONEME = 3.8  # of the corpus
 CALIBRATION_STEPS = 30
 NAR_STEP_COST = 1.1  # of an AR step
 MIN_STEPS = 60
@@ -107,33 +106,15 @@ class Quickstart:
         return speeds[-1]["seconds_per_step"]
 
     def _config(self, stage: Stage, steps: int) -> Config:
-        """The preset `tiny` with what the digits ask for."""
+        """The preset `digits` for as many steps."""
         settings: dict[str, Any] = {
             "train.steps": steps,
             "train.seed": self.seed,
-            "train.evaluate_rows": 14,
             "train.evaluate_every": max(1, steps // 6),
             "train.checkpoint_every": max(1, steps // 6),
             "optimizer.warmup_steps": min(50, steps // 4),
-            # What lets a decoder find the place in the text within minutes rather than days (docs/quickstart.md).
-            "model.text_position_step": FRAMES_PER_PHONEME,
-            "model.text_position_anchor": "utterance",
-            "model.query_key_init": "shared",
-            "model.n_heads": 6,
         }
-        if stage == "ar":
-            settings |= {
-                "model.position_amplitude": 2.0,
-                "train.rows": 1,
-                "train.code_noise": 0.1,
-                "train.text_dropout": 0.1,
-                "data.join_utterances": 4,
-            }
-        else:  # two stages a step: with one, the tables of the codebooks learn from too noisy gradients
-            settings |= {"train.rows": 2, "data.row_length": 512, "data.join_utterances": 2}
-            settings |= {"model.code_init": "codec", "data.nar_prompt": "segment"}
-            settings["optimizer.learning_rate"] = 2e-3
-        return get_preset("tiny", stage).override(settings)
+        return get_preset("digits", stage).override(settings)
 
     def _report(self, out: pathlib.Path, clock: Clock, steps: dict[Stage, int]) -> None:
         from valle_jax.inference.synthesizer import Synthesizer

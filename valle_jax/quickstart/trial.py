@@ -12,19 +12,8 @@ import numpy as np
 
 from valle_jax.audio import read_audio
 from valle_jax.codec.base import pad_codes
-from valle_jax.inference.sampling import Sampling
-from valle_jax.inference.synthesizer import Options, Request, Synthesizer
-
-# Guidance holds a young AR to its text and a young NAR to its prompt; lengths stay near what the prompt's rate
-# predicts.
-OPTIONS = Options(
-    sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
-    min_rate_ratio=0.6,
-    max_rate_ratio=1.8,
-    nar_temperature=0.65,
-    nar_guidance=2.0,
-    batch_size=16,
-)
+from valle_jax.configs import get_options
+from valle_jax.inference.synthesizer import Request, Synthesizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +81,9 @@ def speak(tts: Synthesizer, cases: Sequence[Case], seed: int, n_controls: int) -
     other_prompt = [Request(case.text, next_.prompt, next_.prompt_text) for case, next_ in pairs]
     other_text = [Request(next_.text, case.prompt, case.prompt_text) for case, next_ in pairs]
     # All in one go: fewer shapes to compile, fuller batches.
-    jobs = tts.jobs([*requests, *other_prompt, *other_text], OPTIONS)
-    takes = tts.generate(jobs, seed=seed, options=OPTIONS)
+    options = get_options("digits")
+    jobs = tts.jobs([*requests, *other_prompt, *other_text], options)
+    takes = tts.generate(jobs, seed=seed, options=options)
     said = tts.decode(jobs, takes, seed=seed)
 
     def spoken(part: slice) -> Spoken:
