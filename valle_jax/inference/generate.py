@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from valle_jax.data.batch import KIND_ACOUSTIC
+from valle_jax.inference.decoding import draw, prefill
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
-from valle_jax.model.ar import ARDecoder, hide_text
-from valle_jax.model.cache import Cache
+from valle_jax.model.ar import ARDecoder
 from valle_jax.model.nar import hide_prompt
 
 
@@ -38,20 +37,6 @@ class Generated:
     length: jax.Array
     finished: jax.Array
     log_probability: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _State:
-    step: jax.Array  # int32, codes drawn so far
-    logits: jax.Array  # float32 [B, V + 1] of the next code; with guidance [2B, V + 1]
-    cache: Cache
-    codes: jax.Array  # int32 [B, M]
-    length: jax.Array  # int32 [B]
-    done: jax.Array  # bool [B]
-    finished: jax.Array  # bool [B]
-    log_probability: jax.Array  # float32 [B], sum so far
-    recent: jax.Array  # int32 [B, K]
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))
@@ -81,71 +66,22 @@ def generate_ar(
     """
     model = decoder.bind(params)
     assert isinstance(model, ARDecoder)
-    B, T = batch["token"].shape
-    guided = sampling.guidance != 1.0
-
-    def per_row(x: Any) -> Any:
-        """What is fed to the decoder: with guidance every row twice, the second time without its text."""
-        return jnp.concatenate([x, x]) if guided else x
-
-    if guided:
-        hidden = hide_text(batch)
-        batch = {name: jnp.concatenate([batch[name], hidden[name]]) for name in batch}
-    end_of_speech = decoder.config.codebook_size
-    logits, cache = model.prefill(batch, T + max_frames)
     layers = model.unstack()
-    # Acoustic positions are counted on from the prompt's (and a begin-of-audio token's, which holds position 0).
-    first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + 1, 0), axis=1)
-    first_position = first_position[:B]
-    row = jnp.arange(B)
-
-    def step(state: _State) -> _State:
-        early = state.step < min_frames_B
-        logits = state.logits[:B]
-        if guided:
-            logits = state.logits[B:] + sampling.guidance * (logits - state.logits[B:])
-        is_end = jnp.arange(logits.shape[-1]) == end_of_speech
-        allowed = jnp.where(early[:, None] & is_end[None], -jnp.inf, logits)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.step)
-        code = sampling.draw(allowed, keys, state.recent)
-        log_probability = jax.nn.log_softmax(state.logits[:B])[row, code]
-        ended = (code == end_of_speech) & ~state.done
-        alive = ~state.done & ~ended
-        length = state.length + alive
-        position = first_position + state.step
-        fed = per_row(jnp.where(alive, code, 0))
-        logits, cache = model.decode(fed, per_row(position), state.cache, layers)
-        return _State(
-            step=state.step + 1,
-            logits=logits,
-            cache=cache,
-            codes=state.codes.at[:, state.step].set(jnp.where(alive, code, 0)),
-            length=length,
-            done=~alive | (length >= max_frames_B),
-            finished=state.finished | ended,
-            log_probability=state.log_probability + jnp.where(state.done, 0.0, log_probability),
-            recent=jnp.concatenate([state.recent[:, 1:], code[:, None]], axis=1)
-            if sampling.repetition_window
-            else state.recent,
-        )
-
-    state = jax.lax.while_loop(
-        lambda state: ~state.done.all(),
-        step,
-        _State(
-            step=jnp.int32(0),
-            logits=logits,
-            cache=cache,
-            codes=jnp.zeros((B, max_frames), jnp.int32),
-            length=jnp.zeros(B, jnp.int32),
-            done=max_frames_B <= 0,
-            finished=jnp.zeros(B, bool),
-            log_probability=jnp.zeros(B),
-            recent=jnp.full((B, sampling.repetition_window), -1, jnp.int32),
+    slots = jax.lax.while_loop(
+        lambda slots: slots.live.any(),
+        lambda slots: draw(model, layers, sampling, slots),
+        prefill(
+            model,
+            batch,
+            keys_B,
+            min_frames_B,
+            max_frames_B,
+            sampling=sampling,
+            capacity=batch["token"].shape[1] + max_frames,
+            max_frames=max_frames,
         ),
     )
-    drawn = jnp.maximum(state.length + state.finished, 1)
-    return Generated(state.codes, state.length, state.finished, state.log_probability / drawn)
+    return Generated(slots.codes, slots.length, slots.finished, slots.mean_log_probability)
 
 
 @functools.partial(

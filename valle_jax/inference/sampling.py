@@ -44,6 +44,11 @@ class Sampling:
         _require(0 < self.top_p <= 1, f"top_p {self.top_p} must be in (0, 1]")
         _require(self.repetition_window >= 0, f"repetition_window {self.repetition_window} must not be negative")
 
+    @property
+    def guided(self) -> bool:
+        """Whether every row is decoded twice, with and without its text."""
+        return self.guidance != 1.0
+
     def truncate(self, logits_BV: jax.Array) -> jax.Array:
         """Temperature, then top-k, then top-p: logits [B, V] with the excluded codes at -inf."""
         logits_BV = logits_BV / self.temperature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -152,11 +151,9 @@ class Transformer(nnx.Module):
         Returns:
           The hidden state [B, D] and the cache with the token appended.
         """
-        x_B1D, seen_BS = x_BD[:, None], cache.seen_with_next()
+        x_B1D = x_BD[:, None]
         new: list[LayerCache] = []
         for layer, layer_cache in zip(layers, cache.layers, strict=True):
-            x_B1D, updated = layer(
-                x_B1D, lambda q, k, v, c=layer_cache: c.append_and_attend(q, k, v, cache.end, seen_BS)
-            )
+            x_B1D, updated = layer(x_B1D, lambda q, k, v, c=layer_cache: c.append_and_attend(q, k, v, cache.length))
             new.append(updated)
-        return self._finish(x_B1D)[:, 0], dataclasses.replace(cache, layers=tuple(new), end=cache.end + 1)
+        return self._finish(x_B1D)[:, 0], Cache(tuple(new), cache.length + 1)
