@@ -46,7 +46,10 @@ class ModelConfig:
     text_attention: Literal["causal", "bidirectional"] = "causal"  # AR only: what a phoneme sees of the phonemes
     ar_tied: bool = True  # AR only: output projection = acoustic embedding
     nar_tying: Literal["same", "next", "none"] = "same"  # NAR only: head of codebook k = embedding of codebook k, k+1
+    nar_stage: Literal["adaln", "token"] = "adaln"  # NAR only: the stage modulates every norm, or is a token (VALL-E 2)
+    nar_context: Literal["prompt", "text", "none"] = "prompt"  # NAR only: sees phonemes and prompt, phonemes, neither
     prepend_bos: bool = False  # AR only: a begin-of-audio token between the phonemes and the codes
+    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"  # added to the embeddings, or turning queries and keys
     position_scale: Literal["fixed", "learned"] = "fixed"  # factor on the sinusoids: fixed, or learned for each kind
     position_amplitude: float = 1.0  # that factor, or where it starts
     text_position_step: float = 1.0  # between two phonemes; frames per phoneme makes the alignment a diagonal
@@ -73,6 +76,13 @@ class ModelConfig:
         for name in ("position_amplitude", "text_position_step"):
             _require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)} must be positive")
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must be in [0, 1)")
+        if self.positions == "rotary":
+            width = self.d_model // self.n_heads
+            _require(width % 2 == 0, f"model.positions=rotary turns pairs of channels, but heads are {width} wide")
+            _require(
+                self.position_scale == "fixed" and self.position_amplitude == 1,
+                "model.position_scale and model.position_amplitude are of sinusoids, not of model.positions=rotary",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

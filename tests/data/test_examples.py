@@ -7,12 +7,12 @@ import pytest
 from small_datasets import CODEC, random_utterances, utterance, write
 
 from valle_jax.config import Config
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT, KIND_TEXT
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PADDING, KIND_PROMPT, KIND_STAGE, KIND_TEXT
 from valle_jax.data.examples import Example, RowWriter, empty_batch
 from valle_jax.data.packing import Packing, make_plan
 
 END, BOS = 20, 21  # the codec has 20 entries
-PAD, TEXT, CODE, PROMPT = KIND_PADDING, KIND_TEXT, KIND_ACOUSTIC, KIND_PROMPT
+PAD, TEXT, CODE, PROMPT, STAGE = KIND_PADDING, KIND_TEXT, KIND_ACOUSTIC, KIND_PROMPT, KIND_STAGE
 
 
 def config(stage: str, row_length: int, **settings) -> Config:
@@ -73,6 +73,15 @@ def test_nar_row(dataset):
             "codes": [*[zero] * 3, [0, 1, 2], [3, 4, 5], [6, 7, 8], *[zero] * 2, [10, 11, 12], [13, 14, 15], zero],
             "stage": stage,
         }
+
+
+def test_nar_row_with_stage_tokens(dataset):
+    first, second = two_examples()
+    row = packed(dataset, config("nar", 13, model__nar_stage="token"), [first, second], 1)
+    assert row["kind"] == [TEXT, TEXT, TEXT, CODE, CODE, CODE, STAGE, TEXT, TEXT, CODE, CODE, STAGE, PAD]
+    assert row["segment"] == [1] * 7 + [2] * 5 + [0]
+    assert row["position"] == [0, 1, 2, 0, 1, 2, 3, 0, 1, 0, 1, 2, 0]
+    assert row["target"] == [-1, -1, -1, 1, 4, 7, -1, -1, -1, 11, 14, -1, -1]
 
 
 def test_joined_example_has_one_end(tmp_path):
@@ -142,7 +151,7 @@ def test_no_prompts_and_pure_draws(dataset):
         ("ar", {"model__prepend_bos": True, "data__join_utterances": 3}),
         ("nar", {"data__nar_prompt": "prefix", "data__nar_prompt_seconds": 1.0}),
         ("nar", {"data__nar_prompt": "segment", "data__join_utterances": 2}),
-        ("nar", {"data__nar_prompt": "none"}),
+        ("nar", {"data__nar_prompt": "none", "model__nar_stage": "token"}),
     ],
 )
 def test_planned_lengths_are_the_lengths_and_packing_changes_nothing(tmp_path, stage, settings):

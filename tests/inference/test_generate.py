@@ -20,13 +20,14 @@ GREEDY = Sampling(temperature=0)
 @pytest.fixture(scope="module")
 def decoders():
     """Random decoders whose tied heads are loud enough to prefer some codes clearly."""
-    made = []
-    for stage in ("ar", "nar"):
-        decoder = build(tiny_config(stage))
-        params = jax.jit(decoder.init)(jax.random.key(1))
-        params["embed"]["acoustic"] = params["embed"]["acoustic"] * 4
-        made.append((decoder, params))
-    return made
+    return [_decoder(stage) for stage in ("ar", "nar")]
+
+
+def _decoder(stage: str, **changes):
+    decoder = build(tiny_config(stage, **changes))
+    params = jax.jit(decoder.init)(jax.random.key(1))
+    params["embed"]["acoustic"] = params["embed"]["acoustic"] * 4
+    return decoder, params
 
 
 def _job(seed: int, *, phonemes: int = 9, prompt: int = 11, least: int = 0, most: int = 12) -> Job:
@@ -148,10 +149,12 @@ def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
     np.testing.assert_allclose(out.log_probability[0], expected, atol=2e-5)  # float32 sums in another order
 
 
-@pytest.mark.parametrize(("expected", "guidance"), [(False, 1.0), (True, 1.0), (False, 2.5)])
-def test_nar_stages_equal_separate_passes(decoders, expected, guidance):
+@pytest.mark.parametrize(
+    ("expected", "guidance", "stage_is"), [(False, 1.0, "adaln"), (True, 1.0, "adaln"), (False, 2.5, "token")]
+)
+def test_nar_stages_equal_separate_passes(decoders, expected, guidance, stage_is):
     """By the most probable codes, by those nearest to the expected vectors, and guided by the prompt."""
-    _, nar = decoders
+    nar = decoders[1] if stage_is == "adaln" else _decoder("nar", nar_stage=stage_is)
     job = _job(0)
     first = np.random.default_rng(9).integers(0, 60, 14)
     codebooks = np.random.default_rng(2).normal(size=(4, 60, 7)).astype(np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_STAGE, KIND_TEXT, mark_tokens
 from valle_jax.text.vocabulary import EOS_ID
 
 SIZES = {"n_symbols": 40, "codebooks": 4, "codebook_size": 60}
@@ -47,6 +47,10 @@ def pack(utterances, length: int, config: ModelConfig, *, stage: int = 1, prompt
             batch["codes"][0, begin:end] = codes
             batch["kind"][0, begin : begin + prompt_frames] = KIND_PROMPT
             batch["target"][0, begin + prompt_frames : end] = codes[prompt_frames:, stage]
+            if mark_tokens(config):
+                for name, value in (("kind", KIND_STAGE), ("segment", segment), ("position", acoustic)):
+                    batch[name][0, end] = value
+                end += 1
         at = end
     assert at <= length, "the utterances do not fit into the row"
     return batch

@@ -10,7 +10,7 @@ import pytest
 from packed import mean_loss, pack, tiny_config, utterance
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_STAGE, KIND_TEXT, mark_tokens
 from valle_jax.errors import UserError
 from valle_jax.model import build, masks
 
@@ -28,12 +28,15 @@ def _utterances(seed=0):
     return [utterance(rng, 7, 20), utterance(rng, 12, 33)]
 
 
-@pytest.mark.parametrize("stage", ["ar", "nar"])
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [("ar", {}), ("nar", {}), ("ar", {"positions": "rotary"}), ("nar", {"positions": "rotary", "nar_stage": "token"})],
+)
 @pytest.mark.parametrize("size", [{"d_model": 192, "n_layers": 4}, {"d_model": 1024, "n_layers": 3, "n_heads": 16}])
-def test_initial_loss_is_that_of_a_uniform_guess(stage, size):
+def test_initial_loss_is_that_of_a_uniform_guess(stage, changes, size):
     """Within ln V + 0.3 for the AR and for every NAR stage (a tied N(0, 1) embedding would start at 76 nats)."""
     config = ModelConfig(
-        **{"d_ff": 512, "n_heads": 4, "dropout": 0.0, **size},
+        **{"d_ff": 512, "n_heads": 4, "dropout": 0.0, **size, **changes},
         stage=stage,
         n_symbols=100,
         codebooks=8,
@@ -97,23 +100,75 @@ def test_nar_sees_the_levels_below_its_stage_and_all_of_the_prompt():
                 assert moved == (is_prompt or level < stage), (stage, level, is_prompt)
 
 
-@pytest.mark.parametrize("stage", ["ar", "nar"])
-def test_packed_equals_alone(stage):
-    config = tiny_config(stage)
+@pytest.mark.parametrize(("context", "seen"), [("prompt", "phoneme prompt"), ("text", "phoneme"), ("none", "")])
+def test_nar_context_says_what_is_seen_besides_the_lower_codebooks(context, seen):
+    config = tiny_config("nar", nar_context=context, nar_stage="token")
+    _decoder, params, logits = _make(config)
+    batch = pack(_utterances()[:1], 32, config, stage=2, prompt_frames=5)
+    before = np.asarray(logits(params, batch))
+    changes = {"phoneme": ("token", (0, 3)), "prompt": ("codes", (0, 10, 0)), "target": ("codes", (0, 20, 0))}
+    for what, (name, place) in changes.items():
+        changed = {**batch, name: batch[name].copy()}
+        changed[name][place] = (changed[name][place] + 1) % 40
+        moved = np.abs(np.asarray(logits(params, changed)) - before)[batch["target"] >= 0].max() > 0
+        assert moved == (what in seen or what == "target"), what
+
+
+def test_the_stage_s_token_stands_behind_each_segment_and_is_seen_by_it():
+    config = tiny_config("nar", nar_stage="token")
+    _decoder, params, logits = _make(config)
+    batch = pack(_utterances(), 96, config, stage=2)
+    where = np.flatnonzero(batch["kind"][0] == KIND_STAGE)
+    assert batch["segment"][0, where].tolist() == [1, 2]
+    before = np.asarray(logits(params, batch))
+    for row, is_its_own in ((0, False), (1, True), (2, False)):
+        moved = np.asarray(logits({**params, "stage": params["stage"].at[row].add(1.0)}, batch)) - before
+        assert (np.abs(moved)[batch["segment"] > 0].max(-1) > 0).all() == is_its_own
+        assert (np.abs(moved).max() > 0) == is_its_own
+
+
+def test_rotary_positions_are_relative():
+    """Moving a whole segment changes nothing; moving its phonemes against its frames does."""
+    for stage in ("ar", "nar"):
+        config = tiny_config(stage, positions="rotary")
+        _, params, logits = _make(config)
+        batch = pack(_utterances(), 96, config)
+        before = np.asarray(logits(params, batch))
+        moved = {**batch, "position": batch["position"] + 100 * (batch["segment"] == 2)}
+        # Angles of up to 150 radians in float32 are right to 1e-5.
+        np.testing.assert_allclose(logits(params, moved), before, atol=1e-4)
+        moved = {**batch, "position": batch["position"] + 5 * (batch["kind"] == KIND_TEXT)}
+        assert np.abs(np.asarray(logits(params, moved)) - before).max() > 1e-2
+    with pytest.raises(UserError, match="position_scale"):
+        tiny_config("ar", positions="rotary", position_scale="learned")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("ar", {}),
+        ("nar", {}),
+        ("ar", {"positions": "rotary"}),
+        ("nar", {"nar_stage": "token", "nar_context": "text", "positions": "rotary"}),
+    ],
+)
+def test_packed_equals_alone(stage, changes):
+    config = tiny_config(stage, **changes)
     _, params, logits = _make(config)
     both = _utterances()
     packed = np.asarray(logits(params, pack(both, 96, config, stage=2)))
     at = 0
     for phonemes, codes in both:
-        length = len(phonemes) + 1 + len(codes)
+        length = len(phonemes) + 1 + len(codes) + mark_tokens(config)
         alone = np.asarray(logits(params, pack([(phonemes, codes)], 64, config, stage=2)))
         np.testing.assert_allclose(packed[0, at : at + length], alone[0, :length], atol=TOLERANCE)
         at += length
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 @pytest.mark.parametrize("stage", ["ar", "nar"])
-def test_text_position_step_stretches_the_positions_of_phonemes_only(stage):
-    config = tiny_config(stage)
+def test_text_position_step_stretches_the_positions_of_phonemes_only(stage, positions):
+    config = tiny_config(stage, positions=positions)
     _, params, logits = _make(config)
     _, _, stretched = _make(dataclasses.replace(config, text_position_step=3.0))
     batch = pack(_utterances(), 96, config, stage=2)
@@ -123,11 +178,18 @@ def test_text_position_step_stretches_the_positions_of_phonemes_only(stage):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"prepend_bos": True}, {"text_attention": "bidirectional"}, {"norm_position": "post"}]
+    "changes",
+    [
+        {},
+        {"prepend_bos": True},
+        {"text_attention": "bidirectional"},
+        {"norm_position": "post"},
+        {"positions": "rotary", "position_scale": "fixed", "text_position_step": 2.5},
+    ],
 )
 def test_cached_decoding_equals_the_full_forward_pass(changes):
     """Teacher-forced through prefill and cache, two rows of different lengths in one batch."""
-    config = tiny_config("ar", position_scale="learned", **changes)
+    config = tiny_config("ar", **{"position_scale": "learned", **changes})
     decoder, params, logits = _make(config)
     rows = [pack([u], 64, config) for u in _utterances()]
     full = [np.asarray(logits(params, row)) for row in rows]
@@ -193,6 +255,11 @@ def test_remat_changes_no_gradient(remat):
         ("ar", {"position_scale": "learned"}, {"embed.text_scale": ()}),
         ("ar", {"position_amplitude": 2.0}, {}),
         ("ar", {"query_key_init": "shared"}, {}),
+        ("ar", {"positions": "rotary"}, {}),
+        ("nar", {"positions": "rotary"}, {}),
+        ("nar", {"nar_stage": "token"}, {"stage": (3, 32), "transformer.final_norm.scale": (32,)}),
+        ("nar", {"nar_context": "text"}, {}),
+        ("nar", {"nar_context": "none"}, {}),
         ("nar", {"nar_tying": "same"}, {}),
         ("nar", {"nar_tying": "next"}, {"head": (1, 60, 32)}),
         ("nar", {"nar_tying": "none"}, {"head": (3, 60, 32)}),
@@ -220,7 +287,8 @@ def test_switches_change_the_model_and_train(stage, changes, shapes):
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         assert np.isfinite(gradient).all(), path
-        assert np.abs(gradient).max() > 0, f"{jax.tree_util.keystr(path)} never learns"
+        hidden = config.nar_context == "none" and path[-1].key == "phonemes"
+        assert (np.abs(gradient).max() > 0) != hidden, f"{jax.tree_util.keystr(path)} never learns"
 
 
 def test_shared_keys_start_as_the_queries():

@@ -26,8 +26,14 @@ KIND_PADDING = 0
 KIND_TEXT = 1
 KIND_ACOUSTIC = 2  # AR: any acoustic token; NAR: target frames, which show the codebooks below the stage
 KIND_PROMPT = 3  # NAR: prompt frames, which show all codebooks and have no target
+KIND_STAGE = 4  # NAR with `model.nar_stage=token`: one token behind the frames of a segment, counted on from them
 
 NO_TARGET = -1
+
+
+def mark_tokens(config: ModelConfig) -> int:
+    """Tokens of a segment that are neither text nor frames: the AR's begin of audio, the NAR's stage; 0 or 1."""
+    return int(config.prepend_bos if config.stage == "ar" else config.nar_stage == "token")
 
 
 def text_positions(n_phonemes: Sequence[int], n_frames: Sequence[int], config: ModelConfig) -> np.ndarray:

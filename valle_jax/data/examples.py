@@ -9,7 +9,16 @@ import numpy as np
 
 from valle_jax.config import Config
 from valle_jax.data import draws
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, NO_TARGET, Batch, text_positions
+from valle_jax.data.batch import (
+    KIND_ACOUSTIC,
+    KIND_PROMPT,
+    KIND_STAGE,
+    KIND_TEXT,
+    NO_TARGET,
+    Batch,
+    mark_tokens,
+    text_positions,
+)
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.packing import prompt_frames, separator
 from valle_jax.data.schema import Utterance
@@ -94,7 +103,7 @@ class RowWriter:
         return end
 
     def _write_nar(self, batch: Batch, row: int, start: int, example: Example) -> int:
-        """Writes the prompt and the frames behind the text, and returns their end."""
+        """Writes the prompt, the frames and perhaps the stage behind the text, and returns their end."""
         first_target = start + len(example.prompt)
         end = first_target + len(example.frames)
         batch["kind"][row, start:first_target] = KIND_PROMPT
@@ -102,7 +111,9 @@ class RowWriter:
         batch["codes"][row, start:first_target] = example.prompt
         batch["codes"][row, first_target:end] = example.frames
         batch["target"][row, first_target:end] = example.frames[:, batch["stage"][row]]
-        return end
+        whole = end + mark_tokens(self._model)
+        batch["kind"][row, end:whole] = KIND_STAGE
+        return whole
 
 
 def empty_batch(rows: int, config: Config, codebooks: int) -> Batch:

@@ -24,6 +24,7 @@ import numpy as np
 
 from valle_jax.config import Config
 from valle_jax.data import draws
+from valle_jax.data.batch import mark_tokens
 from valle_jax.data.dataset import Dataset, Index
 from valle_jax.data.schema import SPLITS
 from valle_jax.text.vocabulary import UNK_ID, Vocabulary
@@ -45,7 +46,7 @@ class Packing:
       row_length: tokens per row.
       join_utterances: at most so many utterances of a speaker make an example.
       block_size: contiguous records that move together.
-      example_tokens: of an example besides its phonemes and frames: end of text, begin of audio.
+      example_tokens: of an example besides its phonemes and frames: end of text, begin of audio or stage.
       separator_tokens: between the phonemes of two joined utterances.
       segment_frames: length of an acoustic prompt that is given additionally; at most half of the frames are.
     """
@@ -71,7 +72,7 @@ class Packing:
             row_length=config.data.row_length,
             join_utterances=config.data.join_utterances,
             block_size=config.data.block_size,
-            example_tokens=1 + (is_ar and config.model.prepend_bos),
+            example_tokens=1 + mark_tokens(config.model),
             separator_tokens=len(separator(dataset.info.vocabulary)),
             segment_frames=0 if is_ar or config.data.nar_prompt != "segment" else prompt_frames(dataset, config),
         )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_TEXT, text_positions
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_STAGE, KIND_TEXT, mark_tokens, text_positions
 from valle_jax.inference.generate import MOST_PROBABLE, Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
@@ -101,14 +101,17 @@ def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:
 def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
     """Rows for `generate_nar`: `first_codebook` int [T] are each job's codes of codebook 1."""
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
-    batch = _rows(jobs, bucket(max(lengths)), config)
+    batch = _rows(jobs, bucket(max(lengths) + mark_tokens(config)), config)
     batch["codes"] = np.zeros((*batch["token"].shape, jobs[0].prompt_codes.shape[1]), np.int32)
     for row, (job, codes) in enumerate(zip(jobs, first_codebook, strict=True)):
         prompt_frames = len(job.prompt_codes)
-        where = _add_acoustic(batch, row, job, prompt_frames + len(codes))
-        batch["kind"][row, where.start : where.start + prompt_frames] = KIND_PROMPT
-        batch["codes"][row, where.start : where.start + prompt_frames] = job.prompt_codes
-        batch["codes"][row, where.start + prompt_frames : where.stop, 0] = codes
+        start = _add_acoustic(batch, row, job, prompt_frames + len(codes) + mark_tokens(config)).start
+        target = start + prompt_frames
+        end = target + len(codes)
+        batch["kind"][row, start:target] = KIND_PROMPT
+        batch["kind"][row, end : end + mark_tokens(config)] = KIND_STAGE
+        batch["codes"][row, start:target] = job.prompt_codes
+        batch["codes"][row, target:end, 0] = codes
     return batch
 
 

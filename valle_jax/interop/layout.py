@@ -102,6 +102,9 @@ def export(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
     for name, possible in (
         ("activation", ("relu",)),
         ("text_attention", ("bidirectional",)),
+        ("nar_stage", ("adaln",)),
+        ("nar_context", ("prompt",)),
+        ("positions", ("sinusoidal",)),
         ("text_position_step", (1.0,)),
         ("text_position_anchor", ("segment",)),
     ):

@@ -54,7 +54,8 @@ class ARDecoder(nnx.Module):
         interval = masks.causal(
             batch["segment"], batch["kind"], bidirectional_text=self.config.text_attention == "bidirectional"
         )
-        return self.transformer(x_BTD, interval, dropout_key=keys[1], keep_cache=keep_cache)
+        angle = self.embed.angles(batch["kind"], batch["position"])
+        return self.transformer(x_BTD, interval, angle_BTP=angle, dropout_key=keys[1], keep_cache=keep_cache)
 
     def hidden_and_head(
         self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
@@ -84,5 +85,5 @@ class ARDecoder(nnx.Module):
     def decode(self, token_B, position_B, cache: Cache, layers: list[Block]) -> tuple[jax.Array, Cache]:
         """Logits float32 [B, V + 1] behind one more acoustic token per row, int32 [B], and the grown cache."""
         x_B1D = self.embed(self.embed.lookup(token_B[:, None]), None, position_B[:, None])
-        h_BD, cache = self.transformer.decode(x_B1D[:, 0], cache, layers)
+        h_BD, cache = self.transformer.decode(x_B1D[:, 0], self.embed.angles(None, position_B[:, None]), cache, layers)
         return project(h_BD, self._head()), cache

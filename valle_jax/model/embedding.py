@@ -8,7 +8,7 @@ from flax import nnx
 
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_TEXT
-from valle_jax.model.layers import EMBEDDING_STD, constant, param, sinusoids
+from valle_jax.model.layers import EMBEDDING_STD, constant, param, rotary_angles, sinusoids
 from valle_jax.parallel.mesh import platform
 from valle_jax.parallel.sharding import constrain
 
@@ -30,7 +30,9 @@ def look_up(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 class Embedder(nnx.Module):
-    """A table for phonemes, one for acoustic tokens, and sinusoidal positions counted separately for each.
+    """A table for phonemes, one for acoustic tokens, and positions counted separately for each.
+
+    So a phoneme and a frame may have the same position; the tables tell them apart, with rotary positions too.
 
     Tables have entries of standard deviation 0.64 / sqrt(D) and are multiplied by sqrt(D) here, at the input; a tied
     head uses them as they are, so that the initial loss is about ln V + 0.2.
@@ -59,11 +61,11 @@ class Embedder(nnx.Module):
         return look_up(self.acoustic[...], token)
 
     def __call__(self, embedding_BTD, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array:
-        """Scales looked-up embeddings and adds positions; `kind_BT` None means that all tokens are acoustic."""
+        """Scales looked-up embeddings and adds sinusoids; `kind_BT` None means that all tokens are acoustic."""
         D = self.config.d_model
-        if kind_BT is not None:
-            position_BT = jnp.where(kind_BT == KIND_TEXT, position_BT * self.config.text_position_step, position_BT)
-        position = sinusoids(position_BT, D)
+        if self.config.positions == "rotary":
+            return (embedding_BTD * D**0.5).astype(compute_dtype(self.config))
+        position = sinusoids(self._steps(kind_BT, position_BT), D)
         if self.config.position_scale == "learned":
             scale = self.acoustic_scale[...]
             if kind_BT is not None:
@@ -72,3 +74,15 @@ class Embedder(nnx.Module):
         else:
             position = position * self.config.position_amplitude
         return (embedding_BTD * D**0.5 + position).astype(compute_dtype(self.config))
+
+    def angles(self, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array | None:
+        """By what attention turns queries and keys, [B, T, H / 2]; None with sinusoidal positions."""
+        if self.config.positions == "sinusoidal":
+            return None
+        return rotary_angles(self._steps(kind_BT, position_BT), self.config.d_model // self.config.n_heads)
+
+    def _steps(self, kind_BT: jax.Array | None, position_BT: jax.Array) -> jax.Array:
+        """Positions in units of frames."""
+        if kind_BT is None:
+            return position_BT
+        return jnp.where(kind_BT == KIND_TEXT, position_BT * self.config.text_position_step, position_BT)

@@ -39,6 +39,24 @@ def sinusoids(position_BT: jax.Array, d_model: int) -> jax.Array:
     return rearrange([jnp.sin(angle), jnp.cos(angle)], "pair ... d -> ... (d pair)")
 
 
+def rotary_angles(position_BT: jax.Array, head_width: int) -> jax.Array:
+    """By what `rotate` turns the channel pairs of a head, float32 [B, T, H / 2]."""
+    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(0, head_width, 2) / head_width)
+    return position_BT[..., None].astype(jnp.float32) * frequency[None, None, :]
+
+
+def rotate(x_BTNH: jax.Array, angle_BTP: jax.Array | None) -> jax.Array:
+    """Rotary positions (Su et al., 2021, "RoFormer"): turns the pairs (i, i + H / 2) of a query's or key's channels.
+
+    The product of a query and a key then depends on the difference of their positions; None leaves x alone.
+    """
+    if angle_BTP is None:
+        return x_BTNH
+    left, right = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angle_BTP)[:, :, None], jnp.sin(angle_BTP)[:, :, None]
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTNH.dtype)
+
+
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zeroes a share `rate` of x and rescales the rest; the identity where `key` is None or the rate is 0."""
     if key is None or rate == 0.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 from valle_jax.config import ModelConfig
 from valle_jax.model.attention import attention
 from valle_jax.model.cache import Cache, LayerCache
-from valle_jax.model.layers import FeedForward, LayerNorm, constant, dropout, final_norm_scale, param
+from valle_jax.model.layers import FeedForward, LayerNorm, constant, dropout, final_norm_scale, param, rotate
 from valle_jax.model.masks import Interval
 from valle_jax.model.splash_attention import RESIDUALS
 from valle_jax.parallel.sharding import constrain
@@ -98,6 +99,7 @@ class Transformer(nnx.Module):
         x_BTD: jax.Array,
         interval: Interval,
         *,
+        angle_BTP: jax.Array | None = None,
         stage_BD: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         keep_cache: bool = False,
@@ -107,7 +109,8 @@ class Transformer(nnx.Module):
         Args:
           x_BTD: embeddings, in the dtype of the computation.
           interval: int32 [B, T] first key and one past the last that each token sees.
-          stage_BD: the NAR's stage embedding.
+          angle_BTP: of rotary positions.
+          stage_BD: the NAR's stage embedding, where it modulates the norms.
           dropout_key: None switches dropout off.
           keep_cache: whether to return the keys and values.
 
@@ -121,6 +124,7 @@ class Transformer(nnx.Module):
             params, key = inputs
 
             def attend(q, k, v):
+                q, k = rotate(q, angle_BTP), rotate(k, angle_BTP)
                 o = attention(q, k, v, interval, backend=config.attention)
                 return o, (k, v) if keep_cache else None
 
@@ -140,11 +144,14 @@ class Transformer(nnx.Module):
         graph, stacked = nnx.split(self.blocks)
         return [nnx.merge(graph, jax.tree.map(lambda p, i=i: p[i], stacked)) for i in range(self.config.n_layers)]
 
-    def decode(self, x_BD: jax.Array, cache: Cache, layers: list[Block]) -> tuple[jax.Array, Cache]:
+    def decode(
+        self, x_BD: jax.Array, angle_B1P: jax.Array | None, cache: Cache, layers: list[Block]
+    ) -> tuple[jax.Array, Cache]:
         """One more token per row.
 
         Args:
           x_BD: its embedding.
+          angle_B1P: of rotary positions; keys are cached turned.
           cache: keys and values of the tokens before it.
           layers: what `unstack` returned.
 
@@ -152,8 +159,12 @@ class Transformer(nnx.Module):
           The hidden state [B, D] and the cache with the token appended.
         """
         x_B1D = x_BD[:, None]
+
+        def attend(layer_cache: LayerCache, q, k, v):
+            return layer_cache.append_and_attend(rotate(q, angle_B1P), rotate(k, angle_B1P), v, cache.length)
+
         new: list[LayerCache] = []
         for layer, layer_cache in zip(layers, cache.layers, strict=True):
-            x_B1D, updated = layer(x_B1D, lambda q, k, v, c=layer_cache: c.append_and_attend(q, k, v, cache.length))
+            x_B1D, updated = layer(x_B1D, functools.partial(attend, layer_cache))
             new.append(updated)
         return self._finish(x_B1D)[:, 0], Cache(tuple(new), cache.length + 1)
