@@ -156,7 +156,9 @@ class _Scheduler:
         log = open(self._folder / f"{task.name}.log", "a", encoding="utf-8")  # noqa: SIM115
         self._starts[task.name] += 1
         share = self._free.pop(0)
-        self._running.append(_Running(task, share, self._spawn(task, 0, share, log, lock), task.commands[1:], log, lock))
+        self._running.append(
+            _Running(task, share, self._spawn(task, 0, share, log, lock), task.commands[1:], log, lock)
+        )
         self._show()
 
     def _spawn(self, task: Task, number: int, share: Share, log: IO[str], lock: IO[str]) -> subprocess.Popen:
