@@ -71,25 +71,29 @@ def constrain(x: jax.Array, axes: Axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
+def parts(mesh: Mesh, axis: str) -> int:
+    """Into how many parts the mesh cuts a logical axis."""
+    return math.prod(mesh.shape[a] for a in MESH_AXES[axis])
+
+
 def _split(mesh: Mesh, axis: str) -> tuple[int, str]:
-    """Into how many parts the mesh cuts a logical axis, and how to call that: `data=2 x fsdp=4`."""
-    mesh_axes = MESH_AXES[axis]
-    return math.prod(mesh.shape[a] for a in mesh_axes), " x ".join(f"{a}={mesh.shape[a]}" for a in mesh_axes)
+    """`parts`, and how to call that: `data=2 x fsdp=4`."""
+    return parts(mesh, axis), " x ".join(f"{a}={mesh.shape[a]}" for a in MESH_AXES[axis])
 
 
 def check_divides(mesh: Mesh, axes: Any, abstract_params: Any, rows: int) -> None:
     """UserError unless the mesh cuts every parameter and a (micro)batch of `rows` rows into equal parts."""
-    parts, name = _split(mesh, "batch")
-    if rows % parts:
+    count, name = _split(mesh, "batch")
+    if rows % count:
         raise UserError(
             f"{rows} rows per microbatch (train.rows / train.accumulate) are not divisible by mesh {name}; "
-            f"use a multiple of {parts}"
+            f"use a multiple of {count}"
         )
     leaves = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
     for leaf_axes, leaf in zip(leaves, jax.tree.leaves(abstract_params), strict=True):
         for axis, size in zip(leaf_axes, leaf.shape, strict=True):
             if axis is None:
                 continue
-            parts, name = _split(mesh, axis)
-            if size % parts:
+            count, name = _split(mesh, axis)
+            if size % count:
                 raise UserError(f"{_CONFIG_KEY.get(axis, axis)}={size} is not divisible by mesh {name}")

@@ -1,0 +1,119 @@
+"""Continuous batching against the one-shot sampler; what slots and neighbours must not change."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from packed import tiny_config
+
+from valle_jax.errors import UserError
+from valle_jax.inference.batching import Job, sample_first_codebook
+from valle_jax.inference.engine import Engine, Task
+from valle_jax.inference.sampling import Sampling
+from valle_jax.model import build
+from valle_jax.parallel.mesh import make_mesh
+from valle_jax.text.vocabulary import EOS_ID
+
+SAMPLING = Sampling(temperature=0.9, top_k=20, repetition_window=4)
+
+
+@pytest.fixture(scope="module")
+def ar():
+    """A random decoder whose tied head is loud enough to prefer some codes clearly."""
+    decoder = build(tiny_config("ar"))
+    params = jax.jit(decoder.init)(jax.random.key(1))
+    params["embed"]["acoustic"] = params["embed"]["acoustic"] * 4
+    return decoder, params
+
+
+def _tasks(count: int, takes: int = 1) -> list[Task]:
+    """Utterances of 5 to 40 frames, of one prefill bucket."""
+    rng = np.random.default_rng(0)
+    tasks = []
+    for i in range(count):
+        most = int(rng.integers(5, 41))
+        text = np.append(rng.integers(3, 40, rng.integers(4, 12)), EOS_ID).astype(np.int32)
+        prompt = rng.integers(0, 60, (rng.integers(3, 9), 4)).astype(np.int32)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(7), i), takes)
+        tasks.append(Task(str(i), Job(text, prompt, min(5, most), most), keys))
+    return tasks
+
+
+def _engine(ar, sampling=SAMPLING, slots=4, **more) -> Engine:
+    return Engine(ar, sampling, slots=slots, max_tokens=128, max_frames=40, **more)
+
+
+def _codes(engine: Engine, tasks) -> dict[str, list[list[int]]]:
+    return {task.name: [take.codes[:, 0].tolist() for take in takes] for task, takes in engine.run(tasks)}
+
+
+def test_codes_depend_neither_on_the_slot_nor_on_the_neighbours(ar):
+    """Exact: an utterance is always computed by the same compiled programs."""
+    tasks = _tasks(12)
+    engine = _engine(ar)
+    forward = _codes(engine, tasks)
+    assert _codes(engine, tasks[::-1]) == forward
+    assert _codes(engine, tasks[5:6]) == {"5": forward["5"]}
+    assert len({str(codes) for codes in forward.values()}) == 12
+
+
+def test_the_one_shot_sampler_draws_the_same(ar):
+    """Other programs, so that only codes whose scores tie to a few ulps may differ; here none does."""
+    tasks = _tasks(6)
+    keys = jax.numpy.concatenate([task.keys for task in tasks])
+    takes = sample_first_codebook([task.job for task in tasks], ar, keys, SAMPLING)
+    continuous = {task.name: takes[0] for task, takes in _engine(ar).run(tasks)}
+    for task, take in zip(tasks, takes, strict=True):
+        other = continuous[task.name]
+        assert other.codes.tolist() == take.codes.tolist()
+        assert other.finished == take.finished
+        np.testing.assert_allclose(other.log_probability, take.log_probability, atol=1e-5)  # float32 sums of 40
+
+
+def test_takes_of_one_task_are_those_of_their_keys(ar):
+    """The prefix is computed once; more takes than slots wait for their turn."""
+    (task,) = _tasks(1, takes=6)
+    together = _codes(_engine(ar), [task])[task.name]
+    single = [_codes(_engine(ar), [Task("", task.job, task.keys[i : i + 1])])[""][0] for i in range(6)]
+    assert together == single
+    assert len({str(codes) for codes in together}) > 1
+
+
+def test_guidance_has_its_rows_beside_every_slot(ar):
+    tasks = _tasks(5)
+    sampling = Sampling(temperature=0.9, guidance=2.0)
+    keys = jax.numpy.concatenate([task.keys for task in tasks])
+    takes = sample_first_codebook([task.job for task in tasks], ar, keys, sampling)
+    assert _codes(_engine(ar, sampling), tasks) == {
+        task.name: [take.codes[:, 0].tolist()] for task, take in zip(tasks, takes, strict=True)
+    }
+
+
+def test_chips_share_the_slots(ar):
+    """Rows on `data`, heads on `tensor`: the codes of one chip."""
+    tasks = _tasks(8)
+    mesh = make_mesh({"data": 2, "tensor": 2})
+    assert _codes(_engine(ar, mesh=mesh), tasks) == _codes(_engine(ar), tasks)
+
+
+def test_tasks_are_taken_when_slots_are_free_and_slots_stay_full(ar):
+    taken = itertools.count()
+
+    def tasks():
+        for task in _tasks(40):
+            next(taken)
+            yield task
+
+    engine = _engine(ar)
+    results = engine.run(tasks())
+    next(results)
+    assert next(taken) < 12  # four slots, not the whole queue
+    list(results)
+    assert engine.occupancy.share > 0.85
+
+
+def test_what_is_too_long_is_refused(ar):
+    (task,) = _tasks(1)
+    with pytest.raises(UserError, match="slots of 128 and 4"):
+        list(Engine(ar, SAMPLING, slots=2, max_tokens=128, max_frames=4).run([task]))
