@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import hashlib
-import itertools
+import os
 import pathlib
-import time
-from collections.abc import Iterator
 
+import soundfile
+import soxr
 import tqdm
 
-from data_prep import sources
-from data_prep.plan import Plan, make_plan, write_json
-from data_prep.shards import REPORTS, ShardJob, ShardReport, corpus_vocabulary, prepare_shard
-from data_prep.sources import Recording
-from data_prep.summary import Summary, finish
-from data_prep.workers import map_unordered
+from data_prep import engine, listing, sources
+from data_prep.files import write_json
+from data_prep.filters import Filters
+from data_prep.plan import GivenSplits, Plan, load_speaker_splits, make_plan
+from data_prep.shards import REPORTS, STAGING, ShardJob
+from data_prep.summary import Summary
 from valle_jax.codec import CodecInfo, get_codec
 from valle_jax.errors import UserError, WorkError
 from valle_jax.text import phonemizer
@@ -59,54 +59,119 @@ class Prepare:
     """Share of utterances held out as split valid_utterance."""
     valid_speakers: float = 0.0
     """Share of speakers held out as split valid_speaker."""
+    test_speakers: float = 0.0
+    """Share of speakers held out as split test."""
+    corpus_splits: bool = True
+    """LibriSpeech's and LibriTTS's dev subsets are split valid_speaker and their test subsets test."""
+    split_file: str | None = None
+    """Text file of lines SPEAKER SPLIT; the other speakers' splits are drawn."""
     seed: int = 0
     """Of the draw of the held-out utterances and speakers."""
+    filters: Filters = Filters()
+    """What else is rejected."""
+    shard_index: int | None = None
+    """Do this task's part of the shards, of --num-shards tasks that run this command; from 0. Default: what SLURM's job
+    arrays (SLURM_ARRAY_TASK_ID) and Kubernetes' indexed jobs (JOB_COMPLETION_INDEX) say."""
+    num_shards: int | None = None
+    """How many tasks run this command; whichever ends last finishes the dataset. Default: SLURM_ARRAY_TASK_COUNT."""
+    plan_only: bool = False
+    """Only plan, so that many tasks do not all list the source."""
+    finish: bool = False
+    """Only finish a dataset whose shards are all complete."""
+    runner: str | None = None
+    """Runner of Apache Beam, such as DirectRunner, DataflowRunner, FlinkRunner; default: processes of this machine."""
+    runner_options: tuple[str, ...] = ()
+    """Options of the runner, as name=value."""
+    hang_seconds: float = 300.0
+    """A worker without progress for so long hangs; the recording that it is at is rejected in the end."""
 
     def __post_init__(self):
         if self.shard_utterances <= 0 or self.processes < 0:
             raise UserError("--shard-utterances must be positive and --processes not negative")
         if not 0 <= self.min_seconds < self.max_seconds:
             raise UserError(f"--min-seconds {self.min_seconds:g} must be below --max-seconds {self.max_seconds:g}")
-        if not (0 <= self.valid_utterances < 1 and 0 <= self.valid_speakers < 1):
-            raise UserError("--valid-utterances and --valid-speakers are shares in [0, 1)")
+        if not all(0 <= share < 1 for share in (self.valid_utterances, self.valid_speakers, self.test_speakers)):
+            raise UserError("--valid-utterances, --valid-speakers and --test-speakers are shares in [0, 1)")
+        if self.hang_seconds <= 0:
+            raise UserError("--hang-seconds must be positive")
 
     def run(self) -> None:
         """Prepares and prints what came out."""
-        print(prepare(self))
+        summary = prepare(self)
+        if summary is not None:
+            print(summary)
+        elif self.plan_only:
+            print(f"{self.out} is planned")
+        else:
+            print(f"{self.out}: this task's shards are complete, others' are not yet; the last task finishes")
+
+    def task(self) -> tuple[int, int]:
+        """Which task this process is, of how many.
+
+        Raises:
+          UserError: they are not given together, or do not fit.
+        """
+        environment = os.environ
+        index, count = self.shard_index, self.num_shards
+        if index is None and "SLURM_ARRAY_TASK_ID" in environment:
+            first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
+            index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        elif index is None and "JOB_COMPLETION_INDEX" in environment:
+            index = int(environment["JOB_COMPLETION_INDEX"])
+        if count is None and index is not None:
+            count = int(environment.get("SLURM_ARRAY_TASK_COUNT", 0)) or None
+        if index is None and count in (None, 1):
+            return 0, 1
+        if index is None or count is None or not 0 <= index < count:
+            raise UserError(
+                f"this process is task {index} of {count}: --shard-index (from 0) must be below --num-shards; "
+                "--shard-index 0 --num-shards 1 does everything"
+            )
+        return index, count
 
 
-def prepare(options: Prepare, progress: bool = True) -> Summary:
-    """Prepares a corpus; of a dataset that was begun, only the shards that are missing.
+def prepare(options: Prepare, progress: bool = True) -> Summary | None:
+    """Prepares a corpus, or a task's part of it; of a dataset that was begun, only the shards that are missing.
 
     Args:
       options: as on the command line.
       progress: whether to show a progress bar on stderr.
 
+    Returns:
+      What the dataset came to; None where it is not complete, because others are at work or it was only planned.
+
     Raises:
       UserError: wrong arguments, or `options.out` was begun with other options or from another source.
-      WorkError: nothing was usable, or a worker process died.
+      WorkError: nothing was usable, or a shard failed again and again.
     """
+    index, count = options.task()
     if options.language not in phonemizer.languages():
         phonemizer.Phonemizer(options.language)  # raises, with the languages near to it
     codec = get_codec(options.codec, options.codec_weights, implementation="torch").info
     vocabulary = _chosen_vocabulary(options.vocabulary)
     layout = sources.detect_layout(options.source) if options.layout == "auto" else options.layout
-    listing = sources.list_recordings(options.source, layout)
-    plan = make_plan(
-        tqdm.tqdm(listing, "list", unit=" recordings", leave=False, disable=not progress),
-        _deciding(options, layout, codec, vocabulary),
-        shard_utterances=options.shard_utterances,
-        valid_utterances=options.valid_utterances,
-        valid_speakers=options.valid_speakers,
-        seed=options.seed,
-    )
+    deciding = _deciding(options, layout, codec, vocabulary)
     folder = pathlib.Path(options.out)
-    _begin(folder, plan)
+    plan = _begin(options, layout, deciding, folder, shared=count > 1, progress=progress)
     try:
+        work = engine.Work(_template(options, plan, vocabulary), plan.splitter, options.hang_seconds)
         if vocabulary is None:
-            vocabulary = _corpus_vocabulary(options, layout, plan, progress)
-        _write_shards(options, layout, plan, vocabulary, codec, progress)
-        finish(folder, plan.n_shards, codec, vocabulary)
+            vocabulary = _corpus_vocabulary(work, options.processes, progress)
+            work = engine.Work(_template(options, plan, vocabulary), plan.splitter, options.hang_seconds)
+        if options.plan_only:
+            return None
+        if not options.finish and (mine := work.missing(range(index, plan.n_shards, count))):
+            if options.runner:
+                _beam().run_beam(work, mine, options.runner, options.runner_options)
+            else:
+                engine.run_local(work, mine, codec, options.processes, progress)
+        if missing := work.missing(range(plan.n_shards)):
+            if options.finish:
+                raise WorkError(
+                    f"{len(missing)} of {plan.n_shards} shards of {folder} are missing, the first is {missing[0]}"
+                )
+            return None
+        engine.finish_dataset(work, codec, vocabulary, deciding, options.processes, progress)
     except OSError as error:
         raise WorkError(f"cannot write {options.out}: {error.strerror or error}") from None
     return Summary.of(folder)
@@ -119,85 +184,128 @@ def _chosen_vocabulary(choice: str) -> Vocabulary | None:
     return Vocabulary.default() if choice == "default" else Vocabulary.load(choice)
 
 
+_UNDECIDING = (
+    "source",
+    "out",
+    "processes",
+    "shard_index",
+    "num_shards",
+    "plan_only",
+    "finish",
+    "runner",
+    "runner_options",
+)
+
+
 def _deciding(options: Prepare, layout: str, codec: CodecInfo, vocabulary: Vocabulary | None) -> dict:
-    """The options that decide the bytes of the dataset, as the plan records them."""
+    """The options that decide the bytes of the dataset, as the plan and dataset.json record them."""
     chosen = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    for name in ("source", "out", "processes"):
+    for name in (*_UNDECIDING, "hang_seconds", "filters"):
         del chosen[name]
     digest = hashlib.sha256("".join(vocabulary.symbols).encode()).hexdigest()[:8] if vocabulary else ""
+    given = load_speaker_splits(options.split_file) if options.split_file else {}
     return {
         **chosen,
+        **{f"filters.{name}": value for name, value in dataclasses.asdict(options.filters).items()},
         **phonemizer.versions(),
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
         "layout": layout,
         "codec_weights": codec.weight_hash,
         "vocabulary": f"{vocabulary.version} {digest}" if vocabulary else "corpus",
+        "split_file": hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:8] if given else "",
     }
 
 
-def _begin(folder: pathlib.Path, plan: Plan) -> None:
-    """Makes the folder and its plan.json, or checks that the one that is there is the same."""
+def _begin(
+    options: Prepare, layout: str, deciding: dict, folder: pathlib.Path, *, shared: bool, progress: bool
+) -> Plan:
+    """Makes the folder with its plan and listing, or checks that the plan that is there is the same.
+
+    Where tasks share the work (`shared`), those that find a plan with its listing do not list the source again.
+    """
+    path = folder / "plan.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "plan.json").exists():
-            plan.check_resumable(folder / "plan.json")
-        elif {path.name for path in folder.iterdir()} - {"plan.json.tmp"}:
-            raise UserError(f"{folder} is not empty and holds no plan.json of an earlier run; choose another --out")
-        else:
-            plan.save(folder / "plan.json")
-        (folder / REPORTS).mkdir(exist_ok=True)
+        if path.exists() and (options.finish or (shared and listing.exists(folder))):
+            plan = Plan.load(path)
+            plan.check_options(deciding, folder)
+            return plan
+        recordings = sources.list_recordings(options.source, layout)
+        given = load_speaker_splits(options.split_file) if options.split_file else {}
+        with _folder(folder), listing.NewListing(folder) as new:
+            plan = make_plan(
+                tqdm.tqdm(new.through(recordings), "list", unit=" recordings", leave=False, disable=not progress),
+                deciding,
+                shard_utterances=options.shard_utterances,
+                valid_utterances=options.valid_utterances,
+                valid_speakers=options.valid_speakers,
+                test_speakers=options.test_speakers,
+                given=GivenSplits(given, options.corpus_splits),
+                seed=options.seed,
+            )
+            others = {found.name for found in folder.iterdir() if found.suffix != ".tmp"} - {
+                listing.LISTING,
+                listing.OFFSETS,
+            }
+            if path.exists():
+                plan.check_resumable(path)
+            elif others:
+                raise UserError(f"{folder} is not empty and holds no plan.json of an earlier run; choose another --out")
+            new.keep(plan.shard_sizes())
+            if not path.exists():
+                plan.save(path)
+        for name in (REPORTS, STAGING) if options.filters.need_the_corpus else (REPORTS,):
+            (folder / name).mkdir(exist_ok=True)
+        return plan
     except OSError as error:
         raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
 
 
-def _shard_recordings(options: Prepare, layout: str, plan: Plan) -> Iterator[tuple[Recording, ...]]:
-    """The recordings of each shard, listed as they are needed."""
-    recordings = sources.list_recordings(options.source, layout)
-    for size in plan.shard_sizes():
-        yield tuple(itertools.islice(recordings, size))
+@contextlib.contextmanager
+def _folder(folder: pathlib.Path):
+    """Makes a folder, and takes it away again if nothing comes of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where it is empty
+        raise
 
 
-def _corpus_vocabulary(options: Prepare, layout: str, plan: Plan, progress: bool) -> Vocabulary:
+def _template(options: Prepare, plan: Plan, vocabulary: Vocabulary | None) -> ShardJob:
+    """The job of any shard, but for its recordings."""
+    return ShardJob(
+        folder=options.out,
+        shard=0,
+        n_shards=plan.n_shards,
+        recordings=(),
+        splits=(),
+        codec=options.codec,
+        codec_weights=options.codec_weights,
+        language=options.language,
+        vocabulary=vocabulary,
+        min_seconds=options.min_seconds,
+        max_seconds=options.max_seconds,
+        filters=options.filters,
+    )
+
+
+def _corpus_vocabulary(work: engine.Work, processes: int, progress: bool) -> Vocabulary:
     """The vocabulary of the whole corpus, kept in vocabulary.json so that a resumed run need not look again."""
-    path = pathlib.Path(options.out) / "vocabulary.json"
+    path = pathlib.Path(work.template.folder) / "vocabulary.json"
     if path.exists():
         return Vocabulary.load(path)
-    look = functools.partial(corpus_vocabulary, language=options.language)
-    parts = map_unordered(look, _shard_recordings(options, layout, plan), options.processes)
-    bar = tqdm.tqdm(parts, "symbols", plan.n_shards, unit=" shards", disable=not progress)
-    vocabulary = Vocabulary.from_corpus(symbol for part in bar for symbol in part.symbols)
+    vocabulary = engine.vocabulary_of_all(work, processes, progress)
     write_json(path, vocabulary.to_json())
     return vocabulary
 
 
-def _write_shards(
-    options: Prepare, layout: str, plan: Plan, vocabulary: Vocabulary, codec: CodecInfo, progress: bool
-) -> None:
-    """Prepares every shard that is not complete."""
-    missing = {s for s in range(plan.n_shards) if ShardReport.of(options.out, s, plan.n_shards) is None}
-    jobs = (
-        ShardJob(
-            folder=options.out,
-            shard=shard,
-            n_shards=plan.n_shards,
-            recordings=recordings,
-            splits=tuple(plan.splitter.split(recording) for recording in recordings),
-            codec=options.codec,
-            codec_weights=options.codec_weights,
-            language=options.language,
-            vocabulary=vocabulary,
-            min_seconds=options.min_seconds,
-            max_seconds=options.max_seconds,
-        )
-        for shard, recordings in enumerate(_shard_recordings(options, layout, plan))
-        if shard in missing
-    )
-    sizes = plan.shard_sizes()
-    done = sum(size for shard, size in enumerate(sizes) if shard not in missing)
-    hours, start = 0.0, time.monotonic()
-    with tqdm.tqdm(
-        total=plan.n_recordings, initial=done, desc="prepare", unit=" recordings", disable=not progress
-    ) as bar:
-        for report in map_unordered(prepare_shard, jobs, options.processes):
-            hours += report.frames.total() / codec.frames_per_second / 3600
-            bar.set_postfix_str(f"{hours / (time.monotonic() - start) * 3600:.0f} audio hours/hour", refresh=False)
-            bar.update(report.utterances.total() + len(report.rejected))
+def _beam():
+    try:
+        from data_prep import beam
+    except ImportError as error:
+        raise UserError(
+            f"--runner needs Apache Beam (no module {error.name!r}): pip install 'valle-jax[prep]'"
+        ) from None
+    return beam

@@ -1,30 +1,41 @@
-"""One shard of a dataset, from recordings to records: the unit of parallel work and of what a kill can lose."""
+"""One shard of a dataset, from recordings to records: the unit of parallel work and of what a kill can lose.
+
+Whoever runs it, on whatever machine, writes the same bytes; a shard that is complete is not done again.
+"""
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import soundfile
 
-from data_prep.plan import write_json
+from data_prep.files import write_json
+from data_prep.filters import SILENT_PEAK, Filters, Rejection
 from data_prep.sources import Recording
+from data_prep.workers import At
 from valle_jax.audio import read_audio
 from valle_jax.codec import Codec, get_codec
-from valle_jax.data.dataset import ShardWriter, shard_is_complete
+from valle_jax.data.dataset import ShardWriter, shard_is_complete, speaker_hash
 from valle_jax.data.schema import Utterance
 from valle_jax.errors import UserError
 from valle_jax.text.phonemizer import Phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 REPORTS = "reports"  # folder of the shards' reports, inside the dataset
-SILENT_PEAK = 1e-3  # -60 dBFS: recordings that never get louder are silence
+STAGING = "staging"  # folder of shards that wait for the filters that need the whole corpus
 BATCH_SECONDS = 160.0  # audio encoded at a time, padding included: bounds the memory of a worker
 
 
@@ -39,8 +50,11 @@ class ShardJob:
       splits: of each recording.
       codec, codec_weights: as `get_codec` takes them.
       language: of recordings that name none.
-      vocabulary: of the dataset.
+      vocabulary: of the dataset; None where it is not known yet.
       min_seconds, max_seconds: durations kept.
+      filters: that recordings must pass.
+      careful: recording by recording, each announced before it is touched.
+      poison: recordings that are not to be touched, by position, and why.
     """
 
     folder: str
@@ -51,17 +65,17 @@ class ShardJob:
     codec: str
     codec_weights: str | None
     language: str
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     min_seconds: float
     max_seconds: float
+    filters: Filters = Filters()
+    careful: bool = False
+    poison: dict[int, Rejection] = dataclasses.field(default_factory=dict)
 
-
-@dataclasses.dataclass(frozen=True)
-class Rejection:
-    """Why a recording is not used: a reason that can be counted, and what is known of this recording."""
-
-    reason: str
-    detail: str
+    def groups(self) -> list[list[int]]:
+        """Positions of the recordings that are done together."""
+        members = [i for i in range(len(self.recordings)) if i not in self.poison]
+        return [[i] for i in members] if self.careful else [members]
 
 
 @dataclasses.dataclass
@@ -74,6 +88,8 @@ class ShardReport:
     speaker_frames: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unknown_symbols: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     rejected: list[dict[str, str]] = dataclasses.field(default_factory=list)  # lines of rejected.jsonl
+    # For the filters that need the whole corpus, of each record: utterance id, content, frames, speaker hash.
+    records: list[list] = dataclasses.field(default_factory=list)
 
     @staticmethod
     def path(folder: str | os.PathLike, shard: int, n_shards: int) -> pathlib.Path:
@@ -82,14 +98,22 @@ class ShardReport:
 
     @classmethod
     def of(cls, folder: str | os.PathLike, shard: int, n_shards: int) -> ShardReport | None:
-        """The report of a shard that is complete, else None."""
+        """The report of a shard that is complete, or waits for the whole corpus; else None."""
         path = cls.path(folder, shard, n_shards)
-        if not (path.exists() and shard_is_complete(folder, shard, n_shards)):
-            return None
+        there = any(shard_is_complete(place, shard, n_shards) for place in (folder, pathlib.Path(folder) / STAGING))
+        return cls.load(path) if path.exists() and there else None
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> ShardReport:
+        """Reads a report."""
         report = cls()
         for name, value in json.loads(path.read_text(encoding="utf-8")).items():
             setattr(report, name, collections.Counter(value) if isinstance(value, dict) else value)
         return report
+
+    def reject(self, utterance_id: str, audio: str, rejection: Rejection) -> None:
+        """Adds a line of rejected.jsonl."""
+        self.rejected.append({"utterance_id": utterance_id, "audio": audio, **dataclasses.asdict(rejection)})
 
     def add_counts(self, other: ShardReport) -> None:
         """Adds another report's counts, but not its list of rejected recordings."""
@@ -98,26 +122,36 @@ class ShardReport:
         self.phonemes += other.phonemes
 
 
-def prepare_shard(job: ShardJob) -> ShardReport:
-    """Writes a shard, its index and its report."""
-    phonemes, rejected = phonemize(job.recordings, job.language)
-    codes, without_codes = _encode(job, {i: job.recordings[i] for i in phonemes})
-    rejected |= without_codes
-    for i, frames in codes.items():
-        if len(phonemes[i]) > len(frames):
-            rejected[i] = Rejection("too much text", f"{len(phonemes[i])} phonemes for {len(frames)} frames")
+def prepare_shard(job: ShardJob, at: At = lambda _: None) -> ShardReport:
+    """Writes a shard, its index and its report, unless they are complete; `at` is told where it is."""
+    report = ShardReport.of(job.folder, job.shard, job.n_shards)
+    if report is not None:  # another task, or an attempt that seemed lost, was faster
+        return report
+    assert job.vocabulary is not None
+    phonemes: dict[int, str] = {}
+    heard: dict[int, Heard] = {}
+    rejected = dict(job.poison)
+    for members in job.groups():
+        if members:
+            at(members[0])
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            # espeak and the codec are both outside of Python most of the time.
+            spoken = pool.submit(phonemize, job.recordings, job.language, members)
+            encoded, without_codes = _encode(job, [i for i in members if job.recordings[i].text], at)
+            with_phonemes, without_phonemes = spoken.result()
+        heard |= encoded
+        phonemes |= with_phonemes
+        rejected |= without_codes | without_phonemes
+    for i in heard.keys() - rejected.keys():
+        if rejection := _compare(len(phonemes[i]), heard[i], job.filters):
+            rejected[i] = rejection
+
     report = ShardReport()
-    with ShardWriter(job.folder, job.shard, job.n_shards) as writer:
+    place = pathlib.Path(job.folder) / (STAGING if job.filters.need_the_corpus else "")
+    with ShardWriter(place, job.shard, job.n_shards) as writer:
         for i, (recording, split) in enumerate(zip(job.recordings, job.splits, strict=True)):
             if i in rejected:
-                report.rejected.append(
-                    {
-                        "utterance_id": recording.utterance_id,
-                        "audio": recording.source,
-                        "reason": rejected[i].reason,
-                        "detail": rejected[i].detail,
-                    }
-                )
+                report.reject(recording.utterance_id, recording.source, rejected[i])
                 continue
             utterance = Utterance(
                 utterance_id=recording.utterance_id,
@@ -125,7 +159,7 @@ def prepare_shard(job: ShardJob) -> ShardReport:
                 language=recording.language or job.language,
                 text=recording.text,
                 phonemes=job.vocabulary.encode(phonemes[i], report.unknown_symbols),
-                codes=codes[i],
+                codes=heard[i].codes,
                 source=recording.source,
             )
             writer.write(utterance, split)
@@ -133,31 +167,36 @@ def prepare_shard(job: ShardJob) -> ShardReport:
             report.frames[split] += len(utterance.codes)
             report.speaker_frames[recording.speaker_id] += len(utterance.codes)
             report.phonemes += len(utterance.phonemes)
+            if job.filters.need_the_corpus:
+                facts = (utterance.utterance_id, heard[i].content, len(utterance.codes))
+                report.records.append([*facts, speaker_hash(utterance.speaker_id)])
         # Before the shard itself is complete, so that no complete shard lacks its report.
         write_json(ShardReport.path(job.folder, job.shard, job.n_shards), vars(report))
     return report
 
 
-def phonemize(recordings: tuple[Recording, ...], language: str) -> tuple[dict[int, str], dict[int, Rejection]]:
-    """Phonemes of the recordings that have some, by position, and why the others have none.
+def phonemize(
+    recordings: Sequence[Recording], language: str, members: Iterable[int]
+) -> tuple[dict[int, str], dict[int, Rejection]]:
+    """Phonemes of those of the recordings at `members` that have some, by position, and why the others have none.
 
     One call of the phonemizer per language; `language` is that of recordings that name none.
     """
     phonemes: dict[int, str] = {}
     rejected: dict[int, Rejection] = {}
     by_language: dict[str, list[int]] = {}
-    for i, recording in enumerate(recordings):
-        if recording.text:
-            by_language.setdefault(recording.language or language, []).append(i)
+    for i in members:
+        if recordings[i].text:
+            by_language.setdefault(recordings[i].language or language, []).append(i)
         else:
             rejected[i] = Rejection("no transcript", "the corpus has no text for it")
-    for name, members in by_language.items():
+    for name, those in by_language.items():
         try:
-            spoken = _phonemizer(name)([recordings[i].text for i in members])
+            spoken = _phonemizer(name)([recordings[i].text for i in those])
         except UserError as error:
-            rejected |= dict.fromkeys(members, Rejection("unknown language", str(error)))
+            rejected |= dict.fromkeys(those, Rejection("unknown language", str(error)))
             continue
-        for i, result in zip(members, spoken, strict=True):
+        for i, result in zip(those, spoken, strict=True):
             if result:
                 phonemes[i] = result
             else:
@@ -165,29 +204,62 @@ def phonemize(recordings: tuple[Recording, ...], language: str) -> tuple[dict[in
     return phonemes, rejected
 
 
-def corpus_vocabulary(recordings: tuple[Recording, ...], language: str) -> Vocabulary:
-    """The smallest vocabulary of these recordings' phonemes."""
-    return Vocabulary.from_corpus(phonemize(recordings, language)[0].values())
+def corpus_vocabulary(job: ShardJob, at: At = lambda _: None) -> Vocabulary:
+    """The smallest vocabulary of a shard's phonemes."""
+    phonemes: dict[int, str] = {}
+    for members in job.groups():
+        if members:
+            at(members[0])
+        phonemes |= phonemize(job.recordings, job.language, members)[0]
+    return Vocabulary.from_corpus(phonemes.values())
 
 
-def _encode(job: ShardJob, recordings: dict[int, Recording]) -> tuple[dict[int, np.ndarray], dict[int, Rejection]]:
-    """Codes uint16 [T, Q] of the recordings that can be used, by position, and why the others cannot."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heard:
+    """What became of a recording's audio.
+
+    Attributes:
+      codes: uint16 [T, Q].
+      seconds: duration.
+      content: hash of the samples, 64 bits; 0 where no filter asks for it.
+    """
+
+    codes: np.ndarray
+    seconds: float
+    content: int
+
+
+def _compare(n_phonemes: int, heard: Heard, filters: Filters) -> Rejection | None:
+    """Why text and audio of such lengths cannot belong together, or are not wanted."""
+    if n_phonemes > len(heard.codes):
+        return Rejection("too much text", f"{n_phonemes} phonemes for {len(heard.codes)} frames")
+    return filters.of_text(n_phonemes, heard.seconds)
+
+
+def _encode(job: ShardJob, members: list[int], at: At) -> tuple[dict[int, Heard], dict[int, Rejection]]:
+    """The recordings at `members` that can be used, by position, and why the others cannot."""
     codec = _codec(job.codec, job.codec_weights)
-    encoded: dict[int, np.ndarray] = {}
+    rate = codec.info.sample_rate
+    seconds = {i: _header_seconds(job.recordings[i].audio_path) for i in members}
+    heard: dict[int, Heard] = {}
     rejected: dict[int, Rejection] = {}
-    seconds = {i: _header_seconds(recording.audio_path) for i, recording in recordings.items()}
-    for members in _batches(seconds, job.max_seconds):
-        audio: dict[int, np.ndarray] = {}
-        for i in members:
-            samples = _read(recordings[i], codec.info.sample_rate, seconds[i], job)
-            if isinstance(samples, Rejection):
-                rejected[i] = samples
-            else:
-                audio[i] = samples
-        if audio:
-            codes, lengths = codec.encode(list(audio.values()))
-            encoded |= {i: item[:length] for i, item, length in zip(audio, codes, lengths, strict=True)}
-    return encoded, rejected
+    codes_of: dict[int, np.ndarray] = {}  # by content: copies are encoded once
+
+    def read(batch: list[int]) -> dict[int, np.ndarray | Rejection]:
+        return {i: _read(job.recordings[i], rate, seconds[i], job) for i in batch}
+
+    for results in _one_ahead(read, _batches(seconds, job.max_seconds)):
+        at(min(results))
+        audio = {i: samples for i, samples in results.items() if not isinstance(samples, Rejection)}
+        rejected |= {i: result for i, result in results.items() if isinstance(result, Rejection)}
+        content = {i: _content(samples) if job.filters.need_the_corpus else 0 for i, samples in audio.items()}
+        new = {content[i] or ~i: samples for i, samples in audio.items() if content[i] not in codes_of}
+        if new:
+            codes, lengths = codec.encode(list(new.values()))
+            codes_of |= {key: item[:length] for key, item, length in zip(new, codes, lengths, strict=True)}
+        for i, samples in audio.items():
+            heard[i] = Heard(codes_of[content[i] or ~i], len(samples) / rate, content[i])
+    return heard, rejected
 
 
 def _batches(seconds: dict[int, float], max_seconds: float) -> Iterator[list[int]]:
@@ -200,6 +272,18 @@ def _batches(seconds: dict[int, float], max_seconds: float) -> Iterator[list[int
         batch.append(i)
     if batch:
         yield batch
+
+
+def _one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in order, the next one computed by a thread while one is used."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending: concurrent.futures.Future[Result] | None = None
+        for item in items:
+            current, pending = pending, pool.submit(function, item)
+            if current is not None:
+                yield current.result()
+        if pending is not None:
+            yield pending.result()
 
 
 def _header_seconds(path: str) -> float:
@@ -229,7 +313,12 @@ def _read(recording: Recording, sample_rate: int, header_seconds: float, job: Sh
     peak = float(np.abs(audio).max())
     if peak < SILENT_PEAK:
         return Rejection("silent audio", f"peak {peak:.2g} of full scale")
-    return audio
+    return job.filters.of_audio(audio, sample_rate) or audio
+
+
+def _content(samples: np.ndarray) -> int:
+    """A 64-bit hash of the samples, not 0: two of 18 million recordings (60,000 h) share theirs by chance at 1e-5."""
+    return int.from_bytes(hashlib.blake2b(samples.tobytes(), digest_size=8).digest(), "little") or 1
 
 
 @functools.cache

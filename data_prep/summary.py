@@ -8,10 +8,12 @@ import importlib.metadata
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import soundfile
 
 from data_prep import tfds_metadata
+from data_prep.files import whole_text
 from data_prep.shards import ShardReport
 from valle_jax.codec import CodecInfo
 from valle_jax.data.dataset import SCHEMA_VERSION, DatasetInfo
@@ -52,7 +54,9 @@ class Summary:
         return "\n".join(lines)
 
 
-def finish(folder: pathlib.Path, n_shards: int, codec: CodecInfo, vocabulary: Vocabulary) -> None:
+def finish(
+    folder: pathlib.Path, reports: Iterable[ShardReport], codec: CodecInfo, vocabulary: Vocabulary, options: dict
+) -> None:
     """Writes the files that describe all shards; dataset.json last, since it says that everything is there.
 
     Raises:
@@ -60,20 +64,30 @@ def finish(folder: pathlib.Path, n_shards: int, codec: CodecInfo, vocabulary: Vo
     """
     total = ShardReport()
     shard_lengths = []
-    with open(folder / "rejected.jsonl.tmp", "w", encoding="utf-8") as rejected:
-        for shard in range(n_shards):
-            report = ShardReport.of(folder, shard, n_shards)
-            assert report is not None, f"shard {shard} is not complete"
+    with whole_text(folder / "rejected.jsonl") as rejected:
+        for report in reports:
             rejected.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in report.rejected)
             shard_lengths.append(report.utterances.total())
             total.add_counts(report)
-    os.replace(folder / "rejected.jsonl.tmp", folder / "rejected.jsonl")
-    if not total.utterances:
+    if not total.utterances.total():
         reasons = count_rejected(folder)
         raise WorkError(
             f"none of the {reasons.total()} recordings is usable: {describe_counts(reasons)}; "
             f"see {folder / 'rejected.jsonl'}"
         )
+    describe_dataset(folder, shard_lengths, total, codec, vocabulary, options)
+
+
+def describe_dataset(
+    folder: pathlib.Path,
+    shard_lengths: Sequence[int],
+    total: ShardReport,
+    codec: CodecInfo,
+    vocabulary: Vocabulary,
+    options: dict,
+    versions: dict[str, str] | None = None,
+) -> None:
+    """Writes TFDS metadata and dataset.json for shards of so many records; `versions` None: of what is installed."""
     n_bytes = sum(path.stat().st_size for path in folder.glob("data-*.tfrecord"))
     tfds_metadata.write_metadata(folder, shard_lengths, n_bytes)
     speaker_seconds = {name: n / codec.frames_per_second for name, n in sorted(total.speaker_frames.items())}
@@ -91,7 +105,8 @@ def finish(folder: pathlib.Path, n_shards: int, codec: CodecInfo, vocabulary: Vo
         },
         speaker_seconds=speaker_seconds,
         unknown_symbols=dict(sorted(total.unknown_symbols.items())),
-        versions=_versions(codec),
+        versions=_versions(codec) if versions is None else versions,
+        options=options,
     ).save(folder)
 
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from data_prep.plan import write_json
+from data_prep.files import write_json
 from valle_jax.version import __version__
 
 _MODULE = "tensorflow_datasets.core.features"

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import pathlib
+import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ _OPEN_FILES = 4  # per reading thread
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether this is the URL of an object store."""
     return "://" in os.fspath(path)
+
+
+def temporary_name(path: str | os.PathLike[str]) -> str:
+    """A name beside `path` that no other process, on any machine, writes to at the same time; it ends in .tmp."""
+    return f"{os.fspath(path)}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
 
 
 class LocalFolder:

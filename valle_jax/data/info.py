@@ -28,6 +28,7 @@ class DatasetInfo:
       speaker_seconds: duration per speaker id.
       unknown_symbols: phoneme symbols that the vocabulary lacks, and how often they were met.
       versions: of the programs that decided the bytes.
+      options: that decided them, by the names that the command line has for them.
     """
 
     codec: CodecInfo
@@ -36,6 +37,7 @@ class DatasetInfo:
     speaker_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     unknown_symbols: dict[str, int] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    options: dict = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -58,7 +60,7 @@ class DatasetInfo:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes dataset.json at once or not at all."""
         path = pathlib.Path(folder) / "dataset.json"
-        temporary = path.with_suffix(".json.tmp")
+        temporary = pathlib.Path(storage.temporary_name(path))
         temporary.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(temporary, path)
 

@@ -6,12 +6,14 @@ import hashlib
 import io
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from valle_jax.data import tfrecord
 from valle_jax.data.schema import SPLITS, Utterance
+from valle_jax.storage import temporary_name
 
 COLUMNS: dict[str, type[np.integer]] = {
     "offset": np.int64,
@@ -44,6 +46,23 @@ def speaker_hash(speaker_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(speaker_id.encode(), digest_size=8).digest(), "little")
 
 
+def read_records(
+    folder: str | os.PathLike, shard: int, n_shards: int, codebooks: int
+) -> Iterator[tuple[Utterance, str]]:
+    """The utterances of a complete shard of a local folder, in order, and their splits.
+
+    Raises:
+      DamagedRecordError: a record is not as it was written.
+    """
+    with np.load(pathlib.Path(folder) / index_name(shard, n_shards)) as columns:
+        rows = list(zip(*(columns[name].tolist() for name in ("offset", "size", "split")), strict=True))
+    with open(pathlib.Path(folder) / shard_name(shard, n_shards), "rb") as file:
+        for offset, size, split in rows:
+            file.seek(offset)
+            payload = tfrecord.payload_of(file.read(size + tfrecord.FRAMING_BYTES))
+            yield Utterance.from_example(payload, codebooks), SPLITS[split]
+
+
 class ShardWriter:
     """Writes one shard as a context manager; nothing appears under the final names unless it ends without an exception.
 
@@ -56,7 +75,7 @@ class ShardWriter:
         self._columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
 
     def __enter__(self) -> ShardWriter:
-        self._index, self._records = (io.BufferedWriter(io.FileIO(f"{path}.tmp", "wb")) for path in self._paths)
+        self._index, self._records = (io.BufferedWriter(io.FileIO(temporary_name(path), "wb")) for path in self._paths)
         return self
 
     def write(self, utterance: Utterance, split: str) -> None:
