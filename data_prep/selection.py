@@ -100,14 +100,10 @@ def select_shard(job: SelectJob, at: At = lambda _: None) -> ShardReport:
         return report
     with ShardWriter(job.folder, job.shard, job.n_shards) as writer:
         for number, (utterance, split) in enumerate(read_records(staging, job.shard, job.n_shards, job.codebooks)):
-            if number not in job.dropped:
+            if rejection := job.dropped.get(number):
+                report.drop(utterance, split, rejection)
+            else:
                 writer.write(utterance, split)
-                continue
-            report.reject(utterance.utterance_id, utterance.source, job.dropped[number])
-            report.utterances[split] -= 1
-            report.frames[split] -= len(utterance.codes)
-            report.speaker_frames[utterance.speaker_id] -= len(utterance.codes)
-            report.phonemes -= len(utterance.phonemes)
         report.speaker_frames = +report.speaker_frames  # without speakers of whom nothing is left
         write_json(path, vars(report))
     return report

@@ -111,6 +111,14 @@ class ShardReport:
             setattr(report, name, collections.Counter(value) if isinstance(value, dict) else value)
         return report
 
+    def drop(self, utterance: Utterance, split: str, rejection: Rejection) -> None:
+        """Takes away a record that was counted, and lists it as rejected."""
+        self.reject(utterance.utterance_id, utterance.source, rejection)
+        self.utterances[split] -= 1
+        self.frames[split] -= len(utterance.codes)
+        self.speaker_frames[utterance.speaker_id] -= len(utterance.codes)
+        self.phonemes -= len(utterance.phonemes)
+
     def reject(self, utterance_id: str, audio: str, rejection: Rejection) -> None:
         """Adds a line of rejected.jsonl."""
         self.rejected.append({"utterance_id": utterance_id, "audio": audio, **dataclasses.asdict(rejection)})

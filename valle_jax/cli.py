@@ -16,6 +16,7 @@ from valle_jax.version import __version__
 VERBS = {
     "quickstart": ("valle_jax.quickstart.command", "Quickstart", "train a small VALL-E from nothing and hear it speak"),
     "prepare": ("data_prep.prepare", "Prepare", "audio and text to a dataset of codes and phonemes"),
+    "merge": ("data_prep.merging", "Merge", "datasets that were made alike become one"),
     "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),
     "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),
     "plan": ("valle_jax.plan.command", "Plan", "what training or sampling costs on chips that are not there"),

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from data_prep.prepare import Prepare, prepare
 from valle_jax.audio import write_audio
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero")
@@ -38,3 +39,15 @@ def make_corpus(folder: pathlib.Path, n_utterances: int, n_speakers: int = 3) ->
 def corpus(tmp_path_factory) -> pathlib.Path:
     """The manifest of 30 utterances of 3 speakers."""
     return make_corpus(tmp_path_factory.mktemp("corpus") / "sounds", 30)
+
+
+SHARDS_OF_TWO = {"shard_utterances": 2, "valid_utterances": 0.1, "valid_speakers": 0.3}
+
+
+@pytest.fixture(scope="session")
+def unbroken(corpus, tmp_path_factory) -> pathlib.Path:
+    """The corpus prepared at one go by one process, with the options SHARDS_OF_TWO."""
+    pytest.importorskip("phonemizer", reason="the extra `text` is not installed")
+    out = tmp_path_factory.mktemp("prepared") / "unbroken"
+    prepare(Prepare(source=str(corpus), out=str(out), processes=1, **SHARDS_OF_TWO), progress=False)
+    return out

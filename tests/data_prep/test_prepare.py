@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -12,35 +11,22 @@ import time
 import numpy as np
 import pytest
 import soundfile
+from dataset_files import contents
 
 from data_prep.prepare import Prepare, prepare
 from valle_jax import cli
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.codec import get_codec
 from valle_jax.data.dataset import Dataset
-from valle_jax.errors import UserError, WorkError
+from valle_jax.errors import UserError
 from valle_jax.text.phonemizer import Phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
 pytest.importorskip("phonemizer", reason="the extra `text` is not installed")
 
 
-def contents(folder):
-    """All files of a folder and what they hold."""
-    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def run(source, out, **options):
     return prepare(Prepare(source=str(source), out=str(out), **options), progress=False)
-
-
-@pytest.fixture(scope="session")
-def unbroken(corpus, tmp_path_factory):
-    """The corpus prepared at one go by one process, in shards of 2."""
-    out = tmp_path_factory.mktemp("prepared") / "unbroken"
-    run(corpus, out, shard_utterances=2, processes=1, valid_utterances=0.1, valid_speakers=0.3)
-    return out
 
 
 def test_records_are_those_of_the_parts(corpus, unbroken):
@@ -186,13 +172,18 @@ def test_wrong_arguments_stop_before_any_work(corpus, tmp_path, options, message
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_that_dies_is_reported(corpus, tmp_path):
+def test_a_recording_that_kills_its_worker_costs_itself(corpus, tmp_path):
     """espeak-ng 1.52 crashes on Greenlandic numbers, and takes its process along."""
     shutil.copytree(corpus.parent, tmp_path / "corpus")
-    line = {"audio": "000.wav", "text": "0 1 2 3 4 5 6 7 8 9 10 11 12 20 100 1000", "speaker": "s", "language": "kl"}
-    (tmp_path / "corpus" / "manifest.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(WorkError, match="a worker process died"):
-        run(tmp_path / "corpus", tmp_path / "out", processes=1)
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()][:4]
+    lines[2] |= {"text": "0 1 2 3 4 5 6 7 8 9 10 11 12 20 100 1000", "language": "kl"}
+    (tmp_path / "corpus" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(tmp_path / "corpus", tmp_path / "out", processes=1)
+    dataset = Dataset.open(tmp_path / "out")
+    assert [dataset.read(i).utterance_id for i in range(3)] == ["000", "001", "003"]
+    (rejected,) = (json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert (rejected["utterance_id"], rejected["reason"]) == ("002", "crashes the worker")
+    assert rejected["detail"].startswith("signal SIG")
 
 
 def test_vocabulary_of_the_corpus(corpus, tmp_path):

@@ -21,7 +21,16 @@ from valle_jax.data.schema import SPLITS, Utterance
 from valle_jax.data.shard import COLUMNS, ShardWriter, index_name, shard_is_complete, shard_name, speaker_hash
 from valle_jax.errors import UserError
 
-__all__ = ["SCHEMA_VERSION", "Dataset", "DatasetInfo", "Index", "ShardWriter", "shard_is_complete", "speaker_hash"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Dataset",
+    "DatasetInfo",
+    "Index",
+    "ShardWriter",
+    "shard_is_complete",
+    "shared_speakers",
+    "speaker_hash",
+]
 
 _INDEXES_AT_ONCE = 32  # read in parallel: an object store takes some 50 ms for each, however small
 _SHARD_NAME = re.compile(r"data-(\d{5})-of-(\d{5})\.tfrecord")
@@ -123,7 +132,7 @@ class Dataset:
         return f"{path}: record {number} at offset {self.index.offset[i]} ({name}, number {i})"
 
     def verify(self, progress: Callable[[], object] = lambda: None) -> Iterator[str]:
-        """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals.
+        """Reads every record and yields one line for each problem: checksums, lengths, ranges, totals, speakers.
 
         `progress` is called before each record.
         """
@@ -142,6 +151,9 @@ class Dataset:
             ):
                 if wrong:
                     yield f"{self.describe(i)}: {what}"
+        for split in ("valid_speaker", "test") if self.info.options.get("test_speakers") else ("valid_speaker",):
+            if leaks := len(shared_speakers(self.index.speaker, self.index.split, split)):
+                yield f"{self.path}: {leaks} speakers of split {split} are in other splits too"
         counts = {split: int((self.index.split == number).sum()) for number, split in enumerate(SPLITS)}
         if self.info.totals.get("splits", counts) != counts:
             yield f"{self.path}/dataset.json: splits {self.info.totals['splits']} but the index has {counts}"
@@ -172,6 +184,12 @@ class Dataset:
                 f"{expected[0]} and {expected[1]}"
             )
         return utterance
+
+
+def shared_speakers(speaker: np.ndarray, split: np.ndarray, held_out: str) -> np.ndarray:
+    """Speakers (hashes, uint64) who are in split `held_out` and in another, of utterances as in an index."""
+    inside = split == SPLITS.index(held_out)
+    return np.intersect1d(speaker[inside], speaker[~inside])
 
 
 def _all_below(values: np.ndarray, bound: int) -> bool:
