@@ -13,8 +13,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from conftest import SHARDS_OF_TWO, make_corpus, sound
-from dataset_files import contents, rejections
+from small_corpora import SHARDS_OF_TWO, contents, make_corpus, rejections, sound
 
 from data_prep.filters import Filters
 from data_prep.prepare import Prepare, prepare

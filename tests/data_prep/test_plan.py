@@ -2,11 +2,14 @@
 
 import collections
 import dataclasses
+import resource
+import time
 import tracemalloc
 
 import pytest
 
-from data_prep.plan import make_plan
+from data_prep import listing
+from data_prep.plan import GivenSplits, load_speaker_splits, make_plan
 from data_prep.sources import Recording
 from valle_jax.errors import UserError
 
@@ -18,15 +21,9 @@ def recordings(n_utterances, n_speakers, split=None):
     ]
 
 
-def plan(items, options=None, *, shard_utterances=10, valid_utterances=0.0, valid_speakers=0.0, seed=0):
-    return make_plan(
-        items,
-        options or {},
-        shard_utterances=shard_utterances,
-        valid_utterances=valid_utterances,
-        valid_speakers=valid_speakers,
-        seed=seed,
-    )
+def plan(items, options=None, **more):
+    chosen = {"shard_utterances": 10, "valid_utterances": 0.0, "valid_speakers": 0.0, "seed": 0}
+    return make_plan(items, options or {}, **(chosen | more))
 
 
 def splits(items, **options):
@@ -80,6 +77,85 @@ def test_split_depends_on_the_seed_and_not_on_the_order():
 def test_the_split_of_the_source_wins():
     items = recordings(50, 5, split="test")
     assert set(splits(items, valid_utterances=0.5, valid_speakers=0.5).values()) == {"test"}
+
+
+def test_test_speakers_are_held_out_too():
+    items = recordings(400, 20)
+    drawn = splits(items, valid_speakers=0.1, test_speakers=0.2, valid_utterances=0.1)
+    speakers = collections.defaultdict(set)
+    for item in items:
+        speakers[drawn[item.utterance_id].replace("valid_utterance", "train")].add(item.speaker_id)
+    assert {split: len(members) for split, members in speakers.items()} == {"train": 14, "valid_speaker": 2, "test": 4}
+    assert sum(len(members) for members in speakers.values()) == 20  # none in two
+
+
+def test_subsets_of_librispeech_are_what_they_are_called():
+    def subset(name, speaker):
+        source = f"LibriSpeech/{name}/{speaker}/1/{speaker}-1-0.flac"
+        return Recording(f"{speaker}-1-0", speaker, "text", source, source)
+
+    names = ("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other", "train-other-500")
+    items = [subset(name, str(speaker)) for speaker, name in enumerate(names)]
+    own = ["train", "valid_speaker", "valid_speaker", "test", "test", "train"]
+    assert list(splits(items).values()) == own
+    assert set(splits(items, given=GivenSplits(corpus_splits=False)).values()) == {"train"}
+    given = GivenSplits({"0": "test", "1": "train"})
+    assert list(splits(items, given=given).values()) == ["test", "train", *own[2:]]
+
+
+def test_split_file(tmp_path):
+    path = tmp_path / "splits.txt"
+    path.write_text("s1 test\n\nMary Ann valid_speaker\n")
+    assert load_speaker_splits(path) == {"s1": "test", "Mary Ann": "valid_speaker"}
+    path.write_text("s1 test\ns2 dev\n")
+    with pytest.raises(UserError, match="line 2 is not SPEAKER and one of train, valid_utterance"):
+        load_speaker_splits(path)
+    with pytest.raises(UserError, match="cannot read --split-file"):
+        load_speaker_splits(tmp_path / "nowhere")
+
+
+def test_a_speaker_on_both_sides_is_refused():
+    items = recordings(6, 2)
+    with pytest.raises(UserError, match="speaker 's0' is in valid_speaker and has recordings outside of it"):
+        plan([dataclasses.replace(items[0], split="valid_speaker"), *items[1:]])
+    # No draw adds a speaker whose own split is test to valid_speaker.
+    items = [dataclasses.replace(items[0], split="test"), *items[1:]]
+    for seed in range(10):
+        assert splits(items, valid_speakers=0.5, seed=seed)["u2"] != "valid_speaker"
+
+
+def test_the_listing_gives_each_shard_its_recordings(tmp_path):
+    items = recordings(11, 3)
+    with listing.NewListing(tmp_path) as new:
+        sizes = plan(new.through(items), shard_utterances=4).shard_sizes()
+        new.keep(sizes)
+    assert [len(listing.shard_recordings(tmp_path, shard)) for shard in range(3)] == sizes == [4, 4, 3]
+    assert [item for shard in range(3) for item in listing.shard_recordings(tmp_path, shard)] == items
+    assert sorted(path.name for path in tmp_path.iterdir()) == [listing.LISTING, listing.OFFSETS]
+    with listing.NewListing(tmp_path / ".") as new:
+        list(new.through(items))
+    assert len(list(tmp_path.iterdir())) == 2
+    listing.remove(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_million_recordings(tmp_path):
+    """Planned and written down within a minute, in memory that is that of their speakers (2,000)."""
+
+    def million():
+        for i in range(1_000_000):
+            yield Recording(f"u{i}", f"s{i % 2000}", "some words " * 10, f"/corpus/{i}.flac", f"{i}.flac")
+
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with listing.NewListing(tmp_path) as new:
+        made = plan(new.through(million()), shard_utterances=256, valid_utterances=0.02, valid_speakers=0.01)
+        new.keep(made.shard_sizes())
+    seconds = time.monotonic() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{seconds:.1f} s, {grown:.0f} MiB")
+    assert len(listing.shard_recordings(tmp_path, made.n_shards - 1)) == 255
+    assert seconds < 60 and grown < 50
 
 
 def test_resuming_with_another_plan_is_refused(tmp_path):

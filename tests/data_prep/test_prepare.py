@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from dataset_files import contents
+from small_corpora import contents
 
 from data_prep.prepare import Prepare, prepare
 from valle_jax import cli

@@ -96,6 +96,36 @@ def test_slurm_script_requeues_what_was_preempted(tmp_path, code, requeued):
     assert done.returncode == (0 if requeued else code)
 
 
+PREPARE = ["prepare", "--source", "/data/a b", "--out", "/data/set"]
+
+
+def prepare_array(*arguments):
+    return run("prepare_array", "--tasks", "3", *arguments, "--dry-run", "--", *PREPARE).stdout
+
+
+def test_prepare_array_for_slurm(tmp_path):
+    """The script that would be submitted, run with a `valle` that says what it was asked."""
+    plan, _, script = prepare_array("--on", "slurm", "--environment", "").partition("\n")
+    assert (
+        plan.strip() == r"valle prepare --source /data/a\ b --out /data/set --plan-only --shard-index 0 --num-shards 3"
+    )
+    assert "#SBATCH --array=0-2\n" in script and "#SBATCH --cpus-per-task=4\n" in script
+    (tmp_path / "valle").write_text("#!/bin/sh\nprintf '%s|' \"$@\"\n")
+    (tmp_path / "valle").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.stdout.split("|")[:-1] == [*PREPARE, "--processes", "4"]
+
+
+def test_prepare_array_for_kubernetes():
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load(prepare_array("--on", "kubernetes", "--image", "image:1", "--claim", "shared", "--cpus", "8"))
+    assert job["spec"]["completionMode"] == "Indexed" and job["spec"]["completions"] == 3
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["valle", *PREPARE, "--processes", "8", "--num-shards", "3"]
+    assert container["resources"]["requests"] == {"cpu": "8", "memory": "8Gi"}
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
