@@ -13,6 +13,8 @@ usage: launch/slurm.sh --nodes N [options] [--dry-run] -- VALLE-ARGUMENTS
   --cpus-per-gpu N        default 8
   --time LIMIT            default 24:00:00; three minutes before it the run saves and is queued again
   --partition NAME, --account NAME, --job-name NAME
+  --array N               N jobs of that size, which know their number by SLURM_ARRAY_TASK_ID (0 to N - 1)
+  --dependency SPEC       such as afterok:JOB, as sbatch takes it
   --environment DIR       virtual environment with `valle-jax[cuda]`; default: the one that is active
   --dry-run               print the batch script instead of submitting it
 
@@ -21,8 +23,8 @@ Example:
 END
 }
 
-options="nodes gpus_per_node cpus_per_gpu time partition account job_name environment"
-nodes= gpus_per_node=8 cpus_per_gpu=8 time=24:00:00 partition= account= job_name=valle environment=${VIRTUAL_ENV:-}
+options="nodes gpus_per_node cpus_per_gpu time partition account job_name array dependency environment"
+nodes= gpus_per_node=8 cpus_per_gpu=8 time=24:00:00 partition= account= job_name=valle array= dependency= environment=${VIRTUAL_ENV:-}
 parse_options "$@"
 require nodes
 
@@ -40,6 +42,8 @@ script="#!/usr/bin/env bash
 #SBATCH --output=%x-%j.log
 ${partition:+#SBATCH --partition=$partition
 }${account:+#SBATCH --account=$account
+}${array:+#SBATCH --array=0-$((${array:-1} - 1))
+}${dependency:+#SBATCH --dependency=$dependency
 }${environment:+. $environment/bin/activate
 }# Processes find each other by what srun sets. 75: saved, to be started again; 134: a peer was lost.
 # --wait: time for the last to finish.

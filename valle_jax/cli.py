@@ -21,6 +21,7 @@ VERBS = {
     "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),
     "plan": ("valle_jax.plan.command", "Plan", "what training or sampling costs on chips that are not there"),
     "export": ("valle_jax.inference.export", "Export", "a model directory from two training runs"),
+    "ablate": ("valle_jax.ablation.command", "Ablate", "train, evaluate and compare the members of a suite"),
     "import-checkpoint": (
         "valle_jax.interop.command",
         "ImportCheckpoint",

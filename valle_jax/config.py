@@ -94,6 +94,7 @@ class DataConfig:
     nar_prompt: Literal["prefix", "segment", "none"] = "prefix"  # NAR: acoustic prompt in training
     nar_prompt_seconds: float = 3.0  # NAR: longest prompt; a prefix is drawn from [0, this], a segment has this length
     nar_stage_per: Literal["row", "batch"] = "row"  # NAR: what shares one randomly drawn stage
+    share: float = 1.0  # of the training utterances, always the same ones; a smaller share is part of a larger one
     block_size: int = 256  # contiguous records that move together in the epoch's permutation
     workers: int = 0  # reader processes; 0: threads of this process
 
@@ -101,6 +102,7 @@ class DataConfig:
         _check_choices(self)
         for name in ("row_length", "join_utterances", "block_size"):
             _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
+        _require(0 < self.share <= 1, f"data.share={self.share} must be in (0, 1]")
         _require(
             self.nar_prompt_seconds >= 0, f"data.nar_prompt_seconds={self.nar_prompt_seconds} must not be negative"
         )

@@ -6,17 +6,18 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from valle_jax.ablation.suite import Member, Settings, Suite
 from valle_jax.config import Config, Stage
 from valle_jax.configs import get_preset
 from valle_jax.data.dataset import Dataset
+from valle_jax.errors import UserError
 from valle_jax.train.command import parse_data
 
 
-def _key(value: Any) -> str:
+def key_of(value: Any) -> str:
     """Eight hex digits of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
@@ -67,8 +68,7 @@ class StageRun:
         """Such as `ar-1a2b3c4d`."""
         return self.workdir.name
 
-    @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether its last checkpoint is there."""
         from valle_jax.train.checkpoint import complete_steps
 
@@ -128,8 +128,11 @@ def make_plan(suite: Suite, training: Training, out: pathlib.Path) -> Plan:
         mine: dict[Stage, StageRun] = {}
         for stage in suite.stages:
             changes = {**training.settings[stage], **member.settings(stage)}
-            config = get_preset(training.preset, stage).override(changes)
-            name = f"{stage}-{_key([config.to_json(), data])}"
+            try:
+                config = get_preset(training.preset, stage).override(changes)
+            except UserError as error:
+                raise UserError(f"suite {suite.name}, {member.name}: {error}") from None
+            name = f"{stage}-{key_of([config.to_json(), data])}"
             users = (*runs[name].members, member.name) if name in runs else (member.name,)
             runs[name] = mine[stage] = StageRun(stage, config, changes, users, out / "runs" / name)
         model = "-".join(run.name for run in mine.values())
@@ -137,12 +140,3 @@ def make_plan(suite: Suite, training: Training, out: pathlib.Path) -> Plan:
     trainings = sorted(runs.values(), key=lambda run: -len(run.members))
     final = [dataclasses.replace(m, stages={s: runs[r.name] for s, r in m.stages.items()}) for m in members]
     return Plan(suite, tuple(trainings), tuple(final))
-
-
-def describe(plan: Plan, commands: Sequence[Sequence[str]]) -> str:
-    """The plan for people, with every command."""
-    import shlex
-
-    lines = [f"{plan.suite.name}: {plan.suite.question}"]
-    lines += [f"  {run.name}, {run.config.train.steps:,} steps, for {', '.join(run.members)}" for run in plan.trainings]
-    return "\n".join([*lines, *(shlex.join(["valle", *command]) for command in commands)])

@@ -49,6 +49,7 @@ class Packing:
       example_tokens: of an example besides its phonemes and frames: end of text, begin of audio or stage.
       separator_tokens: between the phonemes of two joined utterances.
       segment_frames: length of an acoustic prompt that is given additionally; at most half of the frames are.
+      share: of the split's utterances; which they are depends on nothing else.
     """
 
     split: str
@@ -60,6 +61,7 @@ class Packing:
     example_tokens: int
     separator_tokens: int
     segment_frames: int
+    share: float = 1.0
 
     @classmethod
     def of(cls, dataset: Dataset, config: Config, split: str, seed: int, epoch: int) -> Packing:
@@ -75,6 +77,7 @@ class Packing:
             example_tokens=1 + mark_tokens(config.model),
             separator_tokens=len(separator(dataset.info.vocabulary)),
             segment_frames=0 if is_ar or config.data.nar_prompt != "segment" else prompt_frames(dataset, config),
+            share=config.data.share if split == "train" else 1.0,
         )
 
 
@@ -242,6 +245,8 @@ def _examples(index: Index, packing: Packing) -> Iterator[tuple[np.ndarray, np.n
         rank = np.repeat(np.arange(len(chunk)), size)  # of the block in the chunk
         present = records < len(index)
         present[present] = index.split[records[present]] == SPLITS.index(packing.split)
+        if packing.share < 1:
+            present[present] = draws.bits(draws.key("share"), records[present]) < packing.share * 2.0**64
         records, rank = records[present], rank[present]
         order = np.lexsort((draws.bits(draws.key(seed, epoch, "records"), records), rank))
         records, rank = records[order], rank[order]

@@ -11,7 +11,8 @@ SUITE = Suite(
     baseline="acoustic prompt",
     members=(
         Member("acoustic prompt"),
-        Member("no acoustic prompt", systems=("ar_no_prompt",)),
+        Member("no acoustic prompt", systems=("ar-no-prompt",)),
+        Member("control: prompt of another speaker", systems=("other-speaker",), expect="worse"),
         Member("control: acoustic prompt, other draws", seed=1000, expect="same"),
     ),
     decisive=("similarity",),

@@ -15,6 +15,6 @@ SUITE = Suite(
         Member("no prompt", nar={"model.nar_context": "none"}),
         Member("control: untrained NAR", nar={"train.steps": 1}, expect="worse"),
     ),
-    systems=("nar_true_codebook_1", "valle"),  # P1's rows are of true codebook 1
+    systems=("nar", "valle"),  # P1's rows are of true codebook 1
     decisive=("similarity",),
 )

@@ -1,6 +1,6 @@
 """How the held-out loss falls with the decoder's width and with the data: L = a N^-b + c.
 
-valle ablate scale --data DATASET --out ablations/scale --preset small --steps 5000,1
+valle ablate scale --data DATASET --out ablations/scale --preset small --steps 5000
 """
 
 from valle_jax.ablation.suite import Member, Suite
@@ -9,10 +9,10 @@ WIDTHS = (64, 96, 128, 192, 256)  # heads of 32 channels
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
-def member(width: int, share: float, **more) -> Member:
-    """A decoder of a width on a share of the training utterances."""
+def settings(width: int, share: float) -> dict:
+    """Of a decoder of a width on a share of the training utterances."""
     shape = {"model.d_model": width, "model.n_heads": width // 32, "model.d_ff": 4 * width}
-    return Member(f"{more.pop('name', '')}width {width}, data {share:g}", ar={**shape, "data.share": share, **more})
+    return {**shape, "data.share": share}
 
 
 SUITE = Suite(
@@ -20,14 +20,10 @@ SUITE = Suite(
     question="By which power law does the held-out loss of the AR decoder fall with its width and with the data?",
     baseline=f"width {WIDTHS[-1]}, data 1",
     members=(
-        *(member(width, share) for width in WIDTHS for share in SHARES),
-        Member(
-            "control: trained for one step",
-            ar={**member(WIDTHS[-1], 1.0).ar, "train.steps": 1},
-            expect="worse",
-        ),
+        *(Member(f"width {width}, data {share:g}", ar=settings(width, share)) for width in WIDTHS for share in SHARES),
+        Member("control: one step", ar={**settings(WIDTHS[-1], 1.0), "train.steps": 1}, expect="worse"),
     ),
     stages=("ar",),
-    decisive=("loss",),
+    decisive=("ar loss",),
     scales=True,
 )
