@@ -83,6 +83,8 @@ class Evaluation:
             seeds=self.how.seeds,
             limit=self.how.limit,
             options=speak(get_options(self.how.preset), self.run.member.speaking),
+            cache=self.out / "cache",  # members that say the same have it once
+            codec_weights=self.how.codec_weights,
         )
 
     def _export(self) -> None:

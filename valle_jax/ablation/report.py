@@ -128,7 +128,7 @@ def _html(results: Comparison, parts, notes: Sequence[str], pictures: Sequence[s
         for title, header, rows in parts
     )
     pages = dict.fromkeys((line.member, line.folder) for line in results.lines if line.folder)
-    listen = "".join(f'<li><a href="{folder}/report.html">{html.escape(member)}</a></li>' for member, folder in pages)
+    listen = "".join(f'<li><a href="{folder}/index.html">{html.escape(member)}</a></li>' for member, folder in pages)
     drawn = "".join(f'<img src="pictures/{name}.png" alt="{name}">\n' for name in pictures)
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{results.suite.name}</title>
