@@ -9,9 +9,9 @@ from valle_jax.codec import get_codec
 from valle_jax.config import ModelConfig
 from valle_jax.errors import UserError
 from valle_jax.inference.model_dir import ModelDir, save_model_dir
-from valle_jax.inference.synthesizer import Options, Request, Synthesizer
+from valle_jax.inference.synthesizer import SYMBOLS_PER_SECOND, Options, Request, Synthesizer
 from valle_jax.model import build
-from valle_jax.text.vocabulary import Vocabulary
+from valle_jax.text.vocabulary import EOS_ID, Vocabulary
 
 TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 
@@ -71,6 +71,20 @@ def test_durations_stay_within_the_limits_and_problems_are_named(tts):
     assert (audio.info["problems"] == []) == audio.info["finished"]
 
 
+def test_without_a_transcript_the_prompt_is_continued(tts):
+    """The text is the whole utterance's: no token of it is the prompt's, and the prompt's frames count towards it."""
+    options = Options(min_rate_ratio=0.5, max_rate_ratio=2.0)
+    text = "one two three four five six seven eight"
+    (job,) = tts.jobs([Request(text, TONE, None)], options)
+    (phonemes,) = tts.phonemes([text])
+    np.testing.assert_array_equal(job.text, [*phonemes, EOS_ID])
+    assert job.prompt_tokens == 0 and len(job.prompt_codes) == 75
+    expected = len(phonemes) / SYMBOLS_PER_SECOND * 75
+    assert job.min_frames == max(0, int(0.5 * expected) - 75) and job.max_frames == int(2 * expected) - 75
+    audio = tts.synthesize(text, prompt=TONE, prompt_text=None, options=options)
+    assert job.min_frames <= audio.info["frames"] <= job.max_frames
+
+
 def test_best_of_takes_the_most_probable_finished_take(tts):
     options = Options(best_of=4, max_rate_ratio=1.0)
     request = Request("three", TONE, "one two")
@@ -79,7 +93,7 @@ def test_best_of_takes_the_most_probable_finished_take(tts):
     from valle_jax.inference.batching import generate
 
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), i))(np.arange(4))
-    takes = generate(jobs * 4, tts._ar, tts._nar, keys[:, None], options.sampling)
+    takes = generate(jobs * 4, tts.ar, tts.nar, keys[:, None], options.sampling)
     assert (best.finished, best.log_probability) == max((t.finished, t.log_probability) for t in takes)
 
 

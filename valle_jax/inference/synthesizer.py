@@ -24,6 +24,7 @@ from valle_jax.text.token_table import TokenTable
 
 MIN_PROMPT_SECONDS = 0.5
 SILENCE = 1e-3  # peak amplitude below which a prompt is called silent
+SYMBOLS_PER_SECOND = 14  # phonemes, stresses and spaces of read English: the rate of a prompt without a transcript
 CONTEXT_FRAMES = 25  # of the prompt are decoded before the new speech and cut off, so that the joint is not audible
 
 
@@ -56,12 +57,13 @@ class Request:
     Attributes:
       text: what to say.
       prompt: about 3 seconds of the voice: an audio file, or float32 [samples] at the codec's sample rate.
-      prompt_text: what the prompt says.
+      prompt_text: what the prompt says; None: `text` is the whole of an utterance that the prompt begins, and the
+        model goes on from there (VALL-E-continual: P1, section 5.1).
     """
 
     text: str
     prompt: str | os.PathLike[str] | np.ndarray
-    prompt_text: str
+    prompt_text: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Options:
 
     Attributes:
       sampling: the decoding rules.
-      min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text.
+      min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text
+        (without its transcript: `SYMBOLS_PER_SECOND`).
       max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
       best_of: takes per request; finished ones go first, then the highest mean log-probability.
       nar_temperature: 0 takes the NAR's most probable codes; above, those nearest to the expected vectors: see
@@ -89,7 +92,14 @@ class Options:
 
 
 class Synthesizer:
-    """A model directory ready to speak. `valle_jax.load` makes one."""
+    """A model directory ready to speak. `valle_jax.load` makes one.
+
+    Attributes:
+      model: the model directory.
+      codec: its codec.
+      ar: the AR decoder and its parameters, on the device.
+      nar: the NAR decoder and its parameters, on the device.
+    """
 
     def __init__(self, model: ModelDir, *, language: str = "en-us", codec_weights: str | None = None):
         from valle_jax.text.phonemizer import Phonemizer
@@ -99,8 +109,8 @@ class Synthesizer:
         self.codec.info.check_same(model.codec, "the installed codec", "the model")
         self._phonemize = Phonemizer(language)
         self._language = model.vocabulary.language_id(language) if isinstance(model.vocabulary, TokenTable) else 0
-        self._ar = build(model.config_ar), jax.device_put(model.params_ar)
-        self._nar = build(model.config_nar), jax.device_put(model.params_nar)
+        self.ar = build(model.config_ar), jax.device_put(model.params_ar)
+        self.nar = build(model.config_nar), jax.device_put(model.params_nar)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, language: str = "en-us", codec_weights: str | None = None):
@@ -112,7 +122,7 @@ class Synthesizer:
         text: str,
         *,
         prompt: str | os.PathLike[str] | np.ndarray,
-        prompt_text: str,
+        prompt_text: str | None,
         seed: int = 0,
         options: Options = Options(),
     ) -> Audio:
@@ -138,19 +148,27 @@ class Synthesizer:
 
     def jobs(self, requests: Sequence[Request], options: Options) -> list[Job]:
         """Phonemizes the texts, encodes the prompts and sets the limits of every request."""
-        phonemes = self._phonemes([text for r in requests for text in (r.prompt_text, r.text)])
+        texts = [text for r in requests for text in (r.prompt_text, r.text) if text is not None]
+        phonemes = iter(self.phonemes(texts))
         prompts = [self._prompt(request.prompt) for request in requests]
         codes, lengths = self.codec.encode(prompts)
         jobs = []
-        for i in range(len(requests)):
-            prompt_phonemes, text_phonemes = phonemes[2 * i], phonemes[2 * i + 1]
-            expected = lengths[i] * len(text_phonemes) / len(prompt_phonemes)
-            text, prompt_tokens = self.model.vocabulary.compose(prompt_phonemes, text_phonemes)
+        for i, request in enumerate(requests):
+            if request.prompt_text is None:
+                whole = next(phonemes)
+                text, prompt_tokens = self.model.vocabulary.compose(None, whole)
+                expected = len(whole) / SYMBOLS_PER_SECOND * self.codec.info.frames_per_second
+                spoken = lengths[i]
+            else:
+                prompt_phonemes, text_phonemes = next(phonemes), next(phonemes)
+                expected = lengths[i] * len(text_phonemes) / len(prompt_phonemes)
+                text, prompt_tokens = self.model.vocabulary.compose(prompt_phonemes, text_phonemes)
+                spoken = 0
             job = Job(
                 text=text,
                 prompt_codes=codes[i, : lengths[i]].astype(np.int32),
-                min_frames=int(options.min_rate_ratio * expected),
-                max_frames=max(1, int(options.max_rate_ratio * expected)),
+                min_frames=max(0, int(options.min_rate_ratio * expected) - spoken),
+                max_frames=max(1, int(options.max_rate_ratio * expected) - spoken),
                 prompt_tokens=prompt_tokens,
                 language=self._language,
             )
@@ -166,7 +184,8 @@ class Synthesizer:
                 f"{limit} tokens that this model was trained on; use a shorter prompt or split the text"
             )
 
-    def _phonemes(self, texts: list[str]) -> list[np.ndarray]:
+    def phonemes(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Symbols int32 [S] of each text; UserError where one has none."""
         encoded = [self.model.vocabulary.encode(p, None) for p in self._phonemize(texts)]
         for text, ids in zip(texts, encoded, strict=True):
             if len(ids) == 0:
@@ -195,8 +214,8 @@ class Synthesizer:
         keys = jax.vmap(lambda i: jax.vmap(lambda take: fold_in(fold_in(jax.random.key(seed), i), take))(takes))
         return generate(
             jobs,
-            self._ar,
-            self._nar,
+            self.ar,
+            self.nar,
             keys(np.arange(len(jobs))),
             options.sampling,
             options.batch_size,

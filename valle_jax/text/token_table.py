@@ -90,9 +90,14 @@ class TokenTable:
                 unknown[piece] += 1
         return np.array(found, np.int32)
 
-    def compose(self, prompt: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, int]:
-        """The tokens of a prompt's transcript and a text, as the model wants them, and how many are the prompt's."""
+    def compose(self, prompt: np.ndarray | None, text: np.ndarray) -> tuple[np.ndarray, int]:
+        """The tokens of a prompt's transcript and a text, as the model wants them, and how many are the prompt's.
+
+        Without a prompt: those of the text, and 0.
+        """
         begin, end = ([] if special is None else [special] for special in (self.begin, self.end))
+        if prompt is None:
+            return np.array([*begin, *text, *end], np.int32), 0
         head = [*begin, *prompt, *(self.encode(self.separator) if self.separator else ())]
         return np.array([*head, *text, *end], np.int32), len(head)
 

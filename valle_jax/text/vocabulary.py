@@ -96,9 +96,12 @@ class Vocabulary:
             unknown.update(symbol for symbol in phonemes if symbol not in self._id_of)
         return np.array([self._id_of.get(symbol, UNK_ID) for symbol in phonemes], np.int32)
 
-    def compose(self, prompt: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, int]:
-        """The tokens of a prompt's transcript, a space, a text and the end of text, and how many are the prompt's."""
-        head = np.concatenate([prompt, self.encode(" ")])
+    def compose(self, prompt: np.ndarray | None, text: np.ndarray) -> tuple[np.ndarray, int]:
+        """The tokens of a prompt's transcript, a space, a text and the end of text, and how many are the prompt's.
+
+        Without a prompt: those of the text and its end, and 0.
+        """
+        head = np.empty(0, np.int32) if prompt is None else np.concatenate([prompt, self.encode(" ")])
         return np.concatenate([head, text, [EOS_ID]]).astype(np.int32), len(head)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
