@@ -16,7 +16,7 @@ class WordErrors:
     """Words that pocketsphinx hears."""
 
     name = "wer_pocketsphinx"
-    figures = (Figure("wer", of="errors", per="words"),)
+    figures: tuple[Figure, ...] = (Figure("wer", of="errors", per="words"),)
 
     def __init__(self) -> None:
         self._recogniser = WordRecogniser()
@@ -35,11 +35,12 @@ class Similarity:
     """Cosine to the resynthesised prompt."""
 
     name = "similarity_mel-statistics"
-    figures = (Figure("similarity", of="similarity", best=1.0),)
+    figures: tuple[Figure, ...] = (Figure("similarity", of="similarity", best=1.0),)
 
     def measure(self, samples: Sequence[Sample]) -> list[Values]:
         """The cosine; nothing for empty audio."""
-        embedder, values = MelStatistics(), []
+        embedder = MelStatistics()
+        values: list[Values] = []
         for sample in samples:
             if not len(sample.audio) or sample.prompt_resynthesised is None:
                 values.append({})

@@ -159,6 +159,6 @@ def _rows(
                 continue
             row = runner.row(name, mine, seeds, shard)
             label = f"{row.label}-continual" if name == "valle" and continues else row.label
-            baseline = key(row.baseline) if row.baseline in names else None
+            baseline = key(row.baseline) if row.baseline and row.baseline in names else None
             rows[key(name)] = dataclasses.replace(row, label=label, baseline=baseline)
     return rows

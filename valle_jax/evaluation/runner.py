@@ -175,16 +175,16 @@ class Runner:
     def _measure(self, takes: Sequence[_Take]) -> list[Measured]:
         """The takes' values; a measure sees all takes that lack it at once."""
         values = [self.cache.values(take.values_key) for take in takes]
-        samples: dict[int, Sample] = {}
-        for measure in self._measures:
-            missing = [i for i, known in enumerate(values) if measure.name not in known]
-            for i in missing:
-                samples[i] = samples.get(i) or self._sample(takes[i])
-            for i, new in zip(missing, measure.measure([samples[i] for i in missing]), strict=True) if missing else ():
-                values[i][measure.name] = new
-        for i in samples:
-            self.cache.keep_values(takes[i].values_key, values[i])
         names = [measure.name for measure in self._measures]
+        lacking = [i for i, known in enumerate(values) if not known.keys() >= set(names)]
+        samples = dict(zip(lacking, self._samples([takes[i] for i in lacking]), strict=True))
+        for measure in self._measures:
+            missing = [i for i in lacking if measure.name not in values[i]]
+            if missing:
+                for i, new in zip(missing, measure.measure([samples[i] for i in missing]), strict=True):
+                    values[i][measure.name] = new
+        for i in lacking:
+            self.cache.keep_values(takes[i].values_key, values[i])
         return [
             Measured(take.trial.id, take.seed, self._file(take.key), {name: known[name] for name in names})
             for take, known in zip(takes, values, strict=True)
@@ -194,24 +194,28 @@ class Runner:
         path = self.cache.path(key)
         return os.path.relpath(path, self._out) if path.exists() else None
 
-    def _sample(self, take: _Take) -> Sample:
-        material = self._material(take.trial)
-        info = self.cache.info(take.key)
-        assert info is not None
-        prompt_key = digest("prompt", self._codec_hash, take.trial.prompt_hash, take.trial.prompt_seconds)
-        if self.cache.info(prompt_key) is None:
-            self._keep(prompt_key, Said(resynthesise(self._voice.codec, [material.prompt])[0], {}))
-        return Sample(
-            trial=take.trial.id,
-            speaker=take.trial.speaker,
-            text=take.trial.text,
-            audio=self.cache.audio(take.key),
-            sample_rate=self._rate,
-            prompt=material.prompt,
-            prompt_resynthesised=self.cache.audio(prompt_key),
-            reference=material.reference,
-            info=info,
-        )
+    def _samples(self, takes: Sequence[_Take]) -> list[Sample]:
+        """What is measured, with prompts through the codec."""
+        materials = [self._material(take.trial) for take in takes]
+        keys = [digest("prompt", self._codec_hash, t.trial.prompt_hash, t.trial.prompt_seconds) for t in takes]
+        new = {key: m.prompt for key, m in zip(keys, materials, strict=True) if self.cache.info(key) is None}
+        if new:
+            for key, audio in zip(new, resynthesise(self._voice.codec, list(new.values())), strict=True):
+                self._keep(key, Said(audio, {}))
+        return [
+            Sample(
+                trial=take.trial.id,
+                speaker=take.trial.speaker,
+                text=take.trial.text,
+                audio=self.cache.audio(take.key),
+                sample_rate=self._rate,
+                prompt=material.prompt,
+                prompt_resynthesised=self.cache.audio(key),
+                reference=material.reference,
+                info=self.cache.info(take.key) or {},
+            )
+            for take, material, key in zip(takes, materials, keys, strict=True)
+        ]
 
 
 def _file_hash(path: pathlib.Path) -> str:
