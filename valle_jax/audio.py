@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -14,22 +15,42 @@ from valle_jax.errors import UserError
 WRITABLE = (".wav", ".flac", ".ogg")
 
 
-def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+def read_audio(
+    path: str | os.PathLike | BinaryIO,
+    sample_rate: int,
+    *,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    name: str | None = None,
+) -> np.ndarray:
     """Reads a recording (wav, flac, ogg, mp3, opus, …: what libsndfile knows) as mono float32 [samples].
 
     Channels are averaged, then the result is resampled to `sample_rate` (Hz). An empty recording gives an empty array.
 
+    Args:
+      path: a file, or an open one that can seek.
+      sample_rate: of the result.
+      start_seconds, end_seconds: the part to read; None: to the end. What lies behind the end is not there.
+      name: what to call the recording in errors; default: its path.
+
     Raises:
       UserError: the file cannot be read as audio, or holds NaN or infinite samples.
     """
+    name = name or str(path)
     try:
-        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            file_rate = file.samplerate
+            start = min(round(start_seconds * file_rate), file.frames)
+            if start:
+                file.seek(start)
+            frames = -1 if end_seconds is None else max(round(end_seconds * file_rate) - start, 0)
+            samples = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read audio {os.fspath(path)}: {str(reason).strip().rstrip('.')}") from None
+        raise UserError(f"cannot read audio {name}: {str(reason).strip().rstrip('.')}") from None
     mono = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
-        raise UserError(f"audio {os.fspath(path)} holds NaN or infinite samples; write it again from its source")
+        raise UserError(f"audio {name} holds NaN or infinite samples; write it again from its source")
     return resample(mono, file_rate, sample_rate)
 
 

@@ -84,7 +84,7 @@ class RemoteFolder:
 
     def __init__(self, url: str | os.PathLike[str]):
         self.path = os.fspath(url).rstrip("/")
-        with _explained(self.path, UserError):
+        with explained(self.path, UserError):
             import fsspec
 
             # What other processes write, and TensorStore in this one, must be seen.
@@ -93,29 +93,29 @@ class RemoteFolder:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file; one listing."""
-        with _explained(self.path, UserError):
+        with explained(self.path, UserError):
             entries = self._files.ls(self._root, detail=True, refresh=True)
         return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries}
 
     def read(self, name: str) -> bytes:
         """A whole file."""
-        with _explained(f"{self.path}/{name}", UserError):
+        with explained(f"{self.path}/{name}", UserError):
             return self._files.cat_file(f"{self._root}/{name}")
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`, less where the file ends earlier; one request."""
-        with _explained(f"{self.path}/{name}", RestartError):
+        with explained(f"{self.path}/{name}", RestartError):
             # By keywords, as s3fs has another argument before these.
             return self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
 
     def write(self, name: str, file: pathlib.Path) -> None:
         """Puts a copy of a local file here, whole or not at all."""
-        with _explained(f"{self.path}/{name}", RestartError):
+        with explained(f"{self.path}/{name}", RestartError):
             self._files.put_file(str(file), f"{self._root}/{name}")
 
     def check_bucket(self) -> None:
         """UserError if the bucket is not there or not to be read; the folder need not be."""
-        with _explained(self.path, UserError):
+        with explained(self.path, UserError):
             try:
                 self._files.find(self._root)
             except FileNotFoundError:
@@ -123,7 +123,7 @@ class RemoteFolder:
 
 
 @contextlib.contextmanager
-def _explained(url: str, kind: type[Exception]) -> Iterator[None]:
+def explained(url: str, kind: type[Exception]) -> Iterator[None]:
     """Turns what goes wrong at this URL, except for a missing file, into one line."""
     try:
         yield

@@ -98,8 +98,8 @@ def test_unknown_layouts_name_what_was_looked_for(tmp_path):
         detect_layout(tmp_path)
     with pytest.raises(UserError, match="no such file or folder"):
         detect_layout(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="unknown layout 'vctk'; known: "):
-        list_recordings(tmp_path, "vctk")
+    with pytest.raises(UserError, match="unknown layout 'kaldi'; known: "):
+        list_recordings(tmp_path, "kaldi")
     for layout in LAYOUTS:
         with pytest.raises(UserError, match=f"is not of layout {layout}: looked for"):
             list_recordings(tmp_path, layout)

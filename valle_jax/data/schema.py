@@ -40,7 +40,7 @@ class Utterance:
         Its features: the strings as UTF-8; `phonemes` int64 [S]; `codes` as the little-endian uint16 bytes of [T, Q] in
         C order; `n_frames` int64.
         """
-        example = _Example()
+        example = Example()
         features = example.features.feature
         for name in _STRINGS:
             features[name].bytes_list.value.append(getattr(self, name).encode())
@@ -57,7 +57,7 @@ class Utterance:
           ValueError: the bytes are not such a record.
         """
         try:
-            features = _Example.FromString(payload).features.feature
+            features = Example.FromString(payload).features.feature
             strings = {name: _only(features, name, "bytes_list").decode() for name in _STRINGS}
             codes = np.frombuffer(_only(features, "codes", "bytes_list"), "<u2")
             n_frames = _only(features, "n_frames", "int64_list")
@@ -129,4 +129,4 @@ def _example_class():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
 
 
-_Example = _example_class()
+Example = _example_class()
