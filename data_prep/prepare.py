@@ -34,11 +34,12 @@ class Prepare:
     """
 
     source: str
-    """The corpus: a folder, or a .jsonl manifest."""
+    """The corpus: a folder, manifest or archive, local or by URL (gs://, s3://), or tfds:NAME or tfds:DIRECTORY."""
     out: str
     """Dataset directory to write."""
     layout: str = "auto"
-    """librispeech, ljspeech or jsonl (fields audio, text, speaker; optional id, language, split); auto: recognised."""
+    """ljspeech, vctk, common_voice, jsonl, lhotse, archives, librispeech, libritts, librilight or tfds, as docs/data.md
+    describes them; auto: recognised."""
     codec: str = "mel_rvq"
     """mel_rvq (embedded) or encodec_24khz."""
     codec_weights: str | None = None

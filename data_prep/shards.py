@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-import soundfile
 
 from data_prep.files import write_json
 from data_prep.filters import SILENT_PEAK, Filters, Rejection
 from data_prep.sources import Recording
+from data_prep.sources.audio import AudioReader
 from data_prep.workers import At
-from valle_jax.audio import read_audio
 from valle_jax.codec import Codec, get_codec
 from valle_jax.data.dataset import ShardWriter, shard_is_complete, speaker_hash
 from valle_jax.data.schema import Utterance
@@ -248,13 +247,14 @@ def _encode(job: ShardJob, members: list[int], at: At) -> tuple[dict[int, Heard]
     """The recordings at `members` that can be used, by position, and why the others cannot."""
     codec = _codec(job.codec, job.codec_weights)
     rate = codec.info.sample_rate
-    seconds = {i: _header_seconds(job.recordings[i].audio_path) for i in members}
+    reader = AudioReader(job.recordings[i] for i in members)
+    seconds = {i: reader.seconds(job.recordings[i]) for i in members}
     heard: dict[int, Heard] = {}
     rejected: dict[int, Rejection] = {}
     codes_of: dict[int, np.ndarray] = {}  # by content: copies are encoded once
 
     def read(batch: list[int]) -> dict[int, np.ndarray | Rejection]:
-        return {i: _read(job.recordings[i], rate, seconds[i], job) for i in batch}
+        return {i: _read(reader, job.recordings[i], rate, seconds[i], job) for i in batch}
 
     for results in _one_ahead(read, _batches(seconds, job.max_seconds)):
         at(min(results))
@@ -294,23 +294,16 @@ def _one_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
             yield pending.result()
 
 
-def _header_seconds(path: str) -> float:
-    """Duration by the file's header; 0 where it cannot be read (reading it will say why)."""
-    try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, OSError):
-        return 0.0
-
-
-def _read(recording: Recording, sample_rate: int, header_seconds: float, job: ShardJob) -> np.ndarray | Rejection:
+def _read(
+    reader: AudioReader, recording: Recording, sample_rate: int, header_seconds: float, job: ShardJob
+) -> np.ndarray | Rejection:
     """Float32 [samples] of a recording at `sample_rate`, or why it is of no use."""
     if header_seconds > job.max_seconds:  # before hours of audio are decoded
         return Rejection("too long", f"{header_seconds:.2f} s, more than {job.max_seconds:g} s")
     try:
-        audio = read_audio(recording.audio_path, sample_rate)
+        audio = reader.read(recording, sample_rate)
     except UserError as error:
-        # The message is to be the same wherever the corpus lies.
-        return Rejection("unreadable audio", str(error).replace(recording.audio_path, recording.source))
+        return Rejection("unreadable audio", str(error))
     seconds = len(audio) / sample_rate
     if len(audio) == 0:
         return Rejection("empty audio", "no samples")

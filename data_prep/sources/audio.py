@@ -28,7 +28,7 @@ from valle_jax.storage import explained, is_remote
 TFDS = "tfds:"
 
 
-class Audio:
+class AudioReader:
     """The audio of some recordings, which are read one after the other.
 
     Whole files of object stores and members of archives are fetched at once, archives in the order of their bytes;
@@ -49,8 +49,6 @@ class Audio:
         """Duration by the header; 0 where it cannot be read (reading it will say why)."""
         if recording.end_seconds is not None:
             return recording.end_seconds - (recording.start_seconds or 0.0)
-        if recording.audio_path.startswith(TFDS):
-            return 0.0  # decoded already, so reading costs no more
         try:
             with self._opened(recording) as file:
                 return soundfile.info(file).duration - (recording.start_seconds or 0.0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
+
+import soundfile
 
 from data_prep.sources.audio import TFDS, open_archive
 from data_prep.sources.recording import Recording
@@ -38,8 +41,8 @@ def tfds(source: str) -> Iterator[Recording]:
     rate = int(named.get("rate") or getattr(features[audio], "sample_rate", None) or 0)
     if not rate:
         raise UserError(f"{source}: the dataset does not say the sample rate; add ?rate=HZ")
-    shape = features[audio].shape
-    reading = urllib.parse.urlencode({"audio": audio, "rate": rate, "channels": shape[1] if len(shape) > 1 else 1})
+    channels = (*features[audio].shape, 1)[1]
+    reading = urllib.parse.urlencode({"audio": audio, "rate": rate, "channels": channels})
     identity = next((name for name in _IDS if name in features), None)
     for split, info in builder.info.splits.items():
         number = 0
@@ -55,6 +58,8 @@ def tfds(source: str) -> Iterator[Recording]:
                     audio_path=f"{TFDS}{path}?{reading}",
                     source=f"{builder.info.name}/{folder}/{name}",
                     split=_split(split),
+                    start_seconds=0.0,
+                    end_seconds=_seconds(values[audio], rate * channels),
                     offset=offset,
                     size=len(record),
                 )
@@ -103,6 +108,15 @@ def _value(values: Any, features: Any, name: str) -> str:
         return feature.bytes_list.value[0].decode("utf-8", "replace")
     number = feature.int64_list.value[0] if feature.int64_list.value else ""
     return features[name].int2str(number) if hasattr(features[name], "int2str") and number != "" else str(number)
+
+
+def _seconds(audio: Any, values_per_second: int) -> float:
+    if audio.bytes_list.value:  # a file, as lazy_decode keeps it
+        try:
+            return soundfile.info(io.BytesIO(audio.bytes_list.value[0])).duration
+        except soundfile.LibsndfileError:  # reading it will say so
+            return 0.0
+    return (len(audio.int64_list.value) + len(audio.float_list.value)) / values_per_second
 
 
 def _split(name: str) -> str | None:

@@ -157,7 +157,7 @@ def test_nothing_usable_is_an_error(corpus, tmp_path, capsys):
     [
         ({"language": "english"}, "unknown language 'english'; near ones: .*en-us"),
         ({"codec": "opus"}, "unknown codec 'opus'"),
-        ({"layout": "vctk"}, "unknown layout 'vctk'"),
+        ({"layout": "kaldi"}, "unknown layout 'kaldi'"),
         ({"layout": "ljspeech"}, "is not of layout ljspeech"),
         ({"vocabulary": "nowhere.json"}, r"cannot read vocabulary nowhere\.json"),
         ({"valid_utterances": 1.0}, r"shares in \[0, 1\)"),
