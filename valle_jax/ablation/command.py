@@ -26,9 +26,10 @@ class Ablate:
     """Train, evaluate and compare the members of a suite; the same command again goes on where it was.
 
     SUITE is p1_nar_prompts, p1_ar_prompt, valle2_groups, architecture, sampling, scale, or a Python file
-    (docs/ablations.md). Writes OUT/report.md, OUT/report.html and OUT/results.json.
+    (docs/ablations.md). Writes report.md, report.html and results.json to OUT/SUITE; suites with the same OUT share
+    trainings.
 
-    Example: valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations/nar_prompts --preset tiny
+    Example: valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations --preset tiny
     """
 
     suite: tyro.conf.Positional[str]
@@ -36,7 +37,7 @@ class Ablate:
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     """Dataset directory to train on, or DIR:WEIGHT; give it again to mix several."""
     out: str
-    """Folder to write."""
+    """Folder to write; suites may share it."""
     corpus: str | None = None
     """Recordings from which the protocol makes its trials, as `valle evaluate --data` takes them."""
     preset: str = "tiny"
@@ -137,7 +138,7 @@ class Ablate:
             return []
         return [
             Task(
-                f"evaluate-{run.member.slug}",
+                f"{plan.suite.name}-{run.member.slug}",
                 (tuple(self.arguments(f"evaluate:{number}")),),
                 tuple(training.name for training in run.stages.values()),
                 self._evaluation(plan, run).is_done,
@@ -214,7 +215,7 @@ class Ablate:
         from valle_jax.data.info import DatasetInfo
         from valle_jax.train.command import parse_data
 
-        out = pathlib.Path(self.out)
+        out = pathlib.Path(self.out) / plan.suite.name
         infos = [DatasetInfo.load(parse_data(path)[0]) for path in self.data]
         trainings = {run.name: read_training(run, infos) for run in plan.trainings}
         hears = "nar" in plan.suite.stages

@@ -44,7 +44,7 @@ class Evaluation:
       run: the member and its trainings.
       suite: it belongs to.
       how: it is evaluated.
-      out: folder of the suite's run.
+      out: folder that suites share.
     """
 
     run: MemberRun
@@ -57,7 +57,7 @@ class Evaluation:
         """Of the results; another one if anything that decides them is another."""
         member = self.run.member
         what = [dataclasses.asdict(self.how), dict(member.speaking), self.systems, member.seed, self.run.model.name]
-        return self.out / "members" / f"{member.slug}-{key_of(what)}"
+        return self.out / self.suite.name / f"{member.slug}-{key_of(what)}"
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class Evaluation:
             seeds=self.how.seeds,
             limit=self.how.limit,
             options=speak(get_options(self.how.preset), self.run.member.speaking),
-            cache=self.out / "cache",  # members that say the same have it once
+            cache=self.out / "cache",  # members that say the same, of whichever suite, have it once
             codec_weights=self.how.codec_weights,
         )
 

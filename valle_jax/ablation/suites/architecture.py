@@ -1,6 +1,6 @@
 """Where the papers leave a choice (docs/model.md): each other choice by itself.
 
-valle ablate architecture --data DATASET --corpus CORPUS --out ablations/architecture --preset small
+valle ablate architecture --data DATASET --corpus CORPUS --out ablations --preset small
 """
 
 from valle_jax.ablation.suite import Member, Suite

@@ -1,6 +1,6 @@
 """What the acoustic prompt gives the AR decoder at inference (P1, section 5.2, the table of the AR prompt).
 
-valle ablate p1_ar_prompt --data DATASET --corpus CORPUS --out ablations/ar_prompt --preset small
+valle ablate p1_ar_prompt --data DATASET --corpus CORPUS --out ablations --preset small
 """
 
 from valle_jax.ablation.suite import Member, Suite

@@ -1,6 +1,6 @@
 """What the prompts give the NAR decoder (P1, section 5.2, the table of NAR prompts).
 
-valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations/nar_prompts --preset small
+valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations --preset small
 """
 
 from valle_jax.ablation.suite import Member, Suite

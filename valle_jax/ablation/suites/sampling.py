@@ -1,6 +1,6 @@
 """How codes are drawn (P1: sampling; P2, section 3.3: repetition-aware sampling). One training, many ways to speak.
 
-valle ablate sampling --data DATASET --corpus CORPUS --out ablations/sampling --preset small
+valle ablate sampling --data DATASET --corpus CORPUS --out ablations --preset small
 """
 
 from valle_jax.ablation.suite import Member, Suite

@@ -1,6 +1,6 @@
 """How the held-out loss falls with the decoder's width and with the data: L = a N^-b + c.
 
-valle ablate scale --data DATASET --out ablations/scale --preset small --steps 5000
+valle ablate scale --data DATASET --out ablations --preset small --steps 5000
 """
 
 from valle_jax.ablation.suite import Member, Suite

@@ -1,6 +1,6 @@
 """How many codes an AR step may say (P2, section 3.2: grouped code modelling).
 
-valle ablate valle2_groups --data DATASET --corpus CORPUS --out ablations/groups --preset valle2
+valle ablate valle2_groups --data DATASET --corpus CORPUS --out ablations --preset valle2
 """
 
 from valle_jax.ablation.suite import Member, Suite
