@@ -81,6 +81,7 @@ class Evaluation:
             systems=self.systems,
             measures=self.how.measures or None,
             seeds=self.how.seeds,
+            first_seed=self.run.member.seed,
             limit=self.how.limit,
             options=speak(get_options(self.how.preset), self.run.member.speaking),
             cache=self.out / "cache",  # members that say the same, of whichever suite, have it once

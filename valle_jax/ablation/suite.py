@@ -30,7 +30,7 @@ class Member:
       both: of both.
       speaking: fields of `Options` and `Sampling`, such as {"top_p": 0.9}.
       systems: what of the model is evaluated, as `valle evaluate --systems` names it; (): the suite's.
-      seed: added to the seeds of the random draws: another one is another take of the same.
+      seed: first of the seeds of the random draws: others are other takes of the same.
       expect: of a control, what must come out beside the baseline: "worse" or "same"; "": it is no control.
     """
 

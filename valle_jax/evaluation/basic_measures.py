@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
-from valle_jax.evaluation.digits import edit_distance
+from valle_jax.errors import UserError
+from valle_jax.evaluation.digits import edit_distance, transcribe_digits
 from valle_jax.evaluation.recognition import WordRecogniser, normalise
 from valle_jax.evaluation.sample import Figure, Measure, Sample, Values
 from valle_jax.evaluation.similarity import MelStatistics
 
 
 class WordErrors:
-    """Words that pocketsphinx hears."""
+    """Words that pocketsphinx hears, of English or of the digits alone."""
 
-    name = "wer_pocketsphinx"
     figures: tuple[Figure, ...] = (Figure("wer", of="errors", per="words"),)
 
-    def __init__(self) -> None:
-        self._recogniser = WordRecogniser()
+    def __init__(self, words: Literal["pocketsphinx", "digits"] = "pocketsphinx") -> None:
+        self.name = f"words_{words}"
+        self._recogniser = WordRecogniser() if words == "pocketsphinx" else transcribe_digits
 
     def measure(self, samples: Sequence[Sample]) -> list[Values]:
         """Errors, words and what was heard."""
@@ -50,6 +52,17 @@ class Similarity:
         return values
 
 
+MEASURES: dict[str, Callable[[], Measure]] = {
+    "words_pocketsphinx": WordErrors,
+    "words_digits": lambda: WordErrors("digits"),
+    "similarity_mel-statistics": Similarity,
+}
+
+
 def get_measures(names: Sequence[str] | None) -> list[Measure]:
-    """Measures by name."""
-    return [WordErrors(), Similarity()]
+    """Measures by name; UserError for an unknown one."""
+    chosen = names or ("words_pocketsphinx", "similarity_mel-statistics")
+    for name in chosen:
+        if name not in MEASURES:
+            raise UserError(f"unknown measure {name!r}; known: {', '.join(MEASURES)}")
+    return [MEASURES[name]() for name in chosen]

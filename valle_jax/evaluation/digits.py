@@ -56,6 +56,20 @@ def transcribe_digits(audio: np.ndarray, sample_rate: int) -> list[str]:
     return hypothesis.hypstr.split() if hypothesis else []
 
 
+class DigitRecogniser:
+    """Hears digit words only, in this process: a recogniser for corpora of digits."""
+
+    name = "digits"
+
+    def __init__(self) -> None:
+        """UserError where pocketsphinx is not installed."""
+        _decoder()
+
+    def transcribe(self, audio: Sequence[np.ndarray], sample_rate: int) -> list[str]:
+        """The words heard in each utterance, float32 [samples]; "" for silence."""
+        return [" ".join(transcribe_digits(samples, sample_rate)) for samples in audio]
+
+
 def transcribe_many(audio: Sequence[np.ndarray], sample_rate: int, processes: int = 2) -> list[list[str]]:
     """`transcribe_digits` of many recordings, in that many processes."""
     _decoder()  # a missing package is reported here, not from a process

@@ -36,6 +36,7 @@ def evaluate(
     systems: Sequence[str] | None = None,
     measures: Sequence[str] | Sequence[Measure] | None = None,
     seeds: int = 3,
+    first_seed: int = 0,
     limit: int | None = None,
     options: Options = Options(),
     audio: Path | None = None,
@@ -57,6 +58,7 @@ def evaluate(
       systems: rows, by their names in `SYSTEMS`; default: the protocol's.
       measures: names or measures; default: those that run offline.
       seeds: runs of every row that is sampled.
+      first_seed: of these; the others follow.
       limit: utterances to test on; default: all.
       options: how the model speaks.
       audio: of a dataset directory: the corpus that it was prepared from.
@@ -101,6 +103,7 @@ def evaluate(
         options,
         language=language,
         codec_weights=codec_weights,
+        first_seed=first_seed,
         progress=progress,
     )
     rows = _rows(runner, rule, chosen.trials, names, seeds, shard or (0, 1))
@@ -110,6 +113,7 @@ def evaluate(
         "model_hash": runner.model_hash,
         "trials": {**chosen.header, "n": len(chosen.trials), "rejected": len(chosen.rejected)},
         "seeds": seeds,
+        "first_seed": first_seed,
         "options": dataclasses.asdict(options),
         "versions": {"valle-jax": __version__, "python": platform.python_version()},
         "date": datetime.date.today().isoformat(),

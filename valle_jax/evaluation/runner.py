@@ -60,6 +60,7 @@ class Runner:
         *,
         language: str = "en-us",
         codec_weights: str | None = None,
+        first_seed: int = 0,
         progress: bool = True,
     ):
         """`root` is where the trials' audio is, `out` what the paths of samples start from.
@@ -70,7 +71,7 @@ class Runner:
         self.cache = cache
         self._model_dir, self._language, self._codec_weights = pathlib.Path(model_dir), language, codec_weights
         self._root, self._out, self._measures = root, out, measures
-        self._options, self._progress = options, progress
+        self._options, self._first_seed, self._progress = options, first_seed, progress
         hashes = {name: _file_hash(self._model_dir / name) for name in MODEL_FILES}
         self.model_hash = digest(hashes)
         self._codec_hash = hashes["codec.json"]
@@ -101,7 +102,7 @@ class Runner:
     def _runs(
         self, system: System, requests: Sequence[Request], seeds: int, bar: tqdm
     ) -> Iterator[tuple[list[Measured], dict[str, str]]]:
-        for seed in range(seeds if system.sampled else 1):
+        for seed in range(self._first_seed, self._first_seed + (seeds if system.sampled else 1)):
             if system.say is not None:
                 yield self._run(system, requests, seed, bar)
                 continue
