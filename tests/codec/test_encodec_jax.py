@@ -188,6 +188,9 @@ def test_state_dicts_that_are_not_encodecs(encodec_weights, tmp_path):
         convert({name: value for name, value in tensors.items() if name != "decoder.model.15.conv.conv.bias"})
     with pytest.raises(ValueError, match="a tensor surplus"):
         convert(tensors | {"surplus": np.zeros(3)})
+    np.savez(tmp_path / "other.npz", **{"state/x": np.zeros(3)})
+    with pytest.raises(UserError, match="is not a state dict of EnCodec 24 kHz: it has no tensor"):
+        EncodecJax.load(str(tmp_path / "other.npz"))
     (tmp_path / "text.th").write_text(json.dumps({}))
-    with pytest.raises(UserError, match="is not a state dict of EnCodec 24 kHz: it is no zip file"):
+    with pytest.raises(UserError, match=r"cannot read .*text\.th: it is no zip file"):
         EncodecJax.load(str(tmp_path / "text.th"))

@@ -8,8 +8,10 @@ from encodec_models import run_without
 
 from valle_jax import cli
 from valle_jax.audio import write_audio
+from valle_jax.errors import UserError
 from valle_jax.interop import check, state_file
 from valle_jax.interop.layout import convert, export
+from valle_jax.text.token_table import TokenTable
 
 torch = pytest.importorskip("torch")
 
@@ -84,6 +86,15 @@ def test_every_container_gives_the_same_tensors(tmp_path):
         (lambda state: state.pop("nar_decoder.norm.norm.bias"), "no tensor nar_decoder.norm.norm.bias"),
         (lambda state: state.update({"ar_text_prenet.1.weight": torch.ones(3)}), "ar_text_prenet.1.weight"),
         (lambda state: state.pop("ar_text_embedding.word_embeddings.weight"), "not a VALL-E of these layouts"),
+        (
+            lambda state: state.update({"nar_predict_layers.3.weight": torch.ones(1000, 64)}),
+            "nar_predict_layers.3.weight has the shape [1000, 64], not [1024, 64]",
+        ),
+        (
+            lambda state: state.update({"ar_decoder.layers.0.self_attn.in_proj_weight": torch.ones(100, 64)}),
+            "in_proj_weight has the shape [100, 64], which does not fit",
+        ),
+        (lambda state: state.update({"x": torch.eye(3).to_sparse()}), "its x is a torch._utils._rebuild_sparse_tensor"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path, capsys, change, message):
@@ -102,15 +113,18 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, capsys, change, message):
     [
         (["--layout", "lifeiteng"], "of the layout vallex, not lifeiteng"),
         (["--prefix-mode", "2"], "prefix modes 0 and 1"),
-        (["--heads", "3"], "heads of 21 do not divide"),
+        (["--heads", "3"], "64 wide, which 3 heads do not divide"),
+        (["--heads", "0"], "which 0 heads do not divide"),
+        (["--out", "x.pt/model"], "cannot make the model directory"),
         (["--text-table", "missing.json"], "cannot read text table missing.json"),
         (["--average"], "no moving average"),
     ],
 )
-def test_wrong_options_are_one_line_errors(tmp_path, capsys, arguments, message):
-    torch.save(state_dict(), tmp_path / "x.pt")
+def test_wrong_options_are_one_line_errors(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save(state_dict(), "x.pt")
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["import-checkpoint", str(tmp_path / "x.pt"), "--out", str(tmp_path / "model"), *arguments])
+        cli.main(["import-checkpoint", "x.pt", "--out", "model", *arguments])
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
 
@@ -126,6 +140,22 @@ def test_exported_and_imported_again(options):
     for name, value in state.items():
         rows = slice(0, 1024) if name == padding else slice(None)
         np.testing.assert_allclose(back[name][rows], value[rows], rtol=1e-6, err_msg=name)  # one product and quotient
+
+
+@pytest.mark.parametrize("table", ["{", "[]", '{"model": {"vocab": ["a"]}}', '{"model": {"vocab": {"a": "b"}}}'])
+def test_a_file_that_is_no_text_table(tmp_path, table):
+    (tmp_path / "table.json").write_text(table)
+    with pytest.raises(UserError, match=r"table\.json is not a table of VALL-E-X"):
+        TokenTable.of_vallex(tmp_path / "table.json", 512)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY"])
+def test_a_file_that_is_no_npz(tmp_path, content):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*x\.npz"):
+        state_file.read(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"x\.npz is no such file"):
+        check.check(tmp_path / "x.npz")
 
 
 def tables(folder):
@@ -156,7 +186,6 @@ cli.main(["synthesize", "--model", "model", *say, *weights])
 
 
 def test_without_a_table_it_says_so(tmp_path, encodec_weights):
-    from valle_jax.errors import UserError
     from valle_jax.inference.synthesizer import Synthesizer
 
     torch.save(state_dict(), tmp_path / "x.pt")

@@ -1,5 +1,6 @@
 """Files that the real PyTorch wrote, read without it."""
 
+import argparse
 import collections
 import os
 import pathlib
@@ -55,12 +56,32 @@ class Payload:
         return os.system, ("touch pickled",)
 
 
-def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("saved", [Payload(), {"model": {"payload": Payload(), "x": torch.ones(2)}}])
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, saved):
     monkeypatch.chdir(tmp_path)
-    torch.save({"payload": Payload(), "path": pathlib.PurePosixPath("a/b"), "x": torch.ones(2)}, "x.pt")
-    read = torch_file.load("x.pt")
-    assert isinstance(read["payload"], torch_file.Opaque) and isinstance(read["path"], torch_file.Opaque)
-    assert not pathlib.Path("pickled").exists() and read["x"].tolist() == [1, 1]
+    torch.save(saved, "x.pt")
+    with pytest.raises(ValueError, match=r"it names \w+\.system, which is not run"):
+        torch_file.load("x.pt")
+    assert not pathlib.Path("pickled").exists()
+
+
+def test_what_training_programs_save_beside_tensors_is_left_out(tmp_path):
+    beside = {
+        "path": pathlib.PurePosixPath("a/b"),
+        "options": argparse.Namespace(steps=3),
+        "counts": collections.Counter("aab"),
+        "default": collections.defaultdict(int, {1: 2}),
+        "queue": collections.deque([1, 2]),
+        "set": {1, 2},
+        "device": torch.device("cpu"),
+        "numpy": np.float64(3),
+        "sparse": torch.eye(3).to_sparse(),
+    }
+    torch.save({"model": {"x": torch.ones(2)}, **beside}, tmp_path / "x.pt")
+    read = torch_file.load(tmp_path / "x.pt")
+    assert read["model"]["x"].tolist() == [1, 1] and read.keys() == {"model", *beside}
+    assert all(isinstance(read[name], torch_file.Opaque) for name in beside)
+    assert read["sparse"].name == "torch._utils._rebuild_sparse_tensor"
 
 
 def test_other_files(tmp_path):
@@ -74,6 +95,17 @@ def test_other_files(tmp_path):
         archive.writestr("a.txt", "a")
     with pytest.raises(ValueError, match="not what PyTorch saves"):
         torch_file.load(tmp_path / "other.zip")
+
+
+def test_damaged_files(tmp_path):
+    torch.save({"x": torch.ones(1000)}, tmp_path / "x.pt")
+    content = (tmp_path / "x.pt").read_bytes()
+    middle = content.index(np.ones(4, np.float32).tobytes())
+    changed = content[:middle] + b"?" + content[middle + 1 :]
+    for damaged in (content[: len(content) // 2], content[:-3], changed):
+        (tmp_path / "y.pt").write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or cut short"):
+            torch_file.load(tmp_path / "y.pt")
 
 
 def test_a_tensor_out_of_its_storage_is_refused(tmp_path):

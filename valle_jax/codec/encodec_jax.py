@@ -17,7 +17,7 @@ from valle_jax.codec.encodec_files import find
 from valle_jax.codec.encodec_weights import convert
 from valle_jax.codec.seanet import RATIOS, EncodecNetwork, State
 from valle_jax.errors import UserError
-from valle_jax.interop import torch_file
+from valle_jax.interop import state_file
 from valle_jax.parallel.sharding import named_sharding
 
 SAMPLE_RATE = 24_000
@@ -86,7 +86,7 @@ class EncodecJax:
         """
         path, weight_hash = find(weights)
         try:
-            params = convert(torch_file.load(path))
+            params = convert(state_file.read(path))
         except ValueError as error:
             raise UserError(f"{path} is not a state dict of EnCodec 24 kHz: {error}") from None
         return cls(params, weight_hash, **options)

@@ -89,9 +89,12 @@ def save_params(model: ModelDir, folder: pathlib.Path) -> None:
 
 
 def save_model_dir(path: str | pathlib.Path, model: ModelDir, card: str) -> None:
-    """Writes a model directory; `card` is the Markdown of model_card.md."""
+    """Writes a model directory; `card` is the Markdown of model_card.md. UserError where no such folder can be."""
     path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the model directory {path}: {error.strerror or error}") from None
     save_params(model, path)
     description = {
         "version": VERSION,

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+import zipfile
 from collections.abc import Sequence
 
 import jax
@@ -54,12 +55,13 @@ def check(path: str | pathlib.Path) -> Agreement:
     """Compares; UserError where the file is not as the module says."""
     names = ("text", "codes", "prompt_frames", "language_ids", "n_heads", "ar_logits", "ar_greedy", "nar_logits")
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as stream:
+            file = np.lib.npyio.NpzFile(stream)
             given = {name: file[name] for name in names}
         model = convert(state_file.read(path), n_heads=int(given["n_heads"]))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no such file: {error}") from None
     languages = given["language_ids"]
     codes, prompt_frames = given["codes"].astype(np.int32), int(given["prompt_frames"])

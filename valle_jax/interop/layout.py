@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any, Literal
 
 import numpy as np
-from einops import rearrange
+from einops import EinopsError, rearrange
 
 from valle_jax.config import ModelConfig, Stage
 from valle_jax.inference.model_dir import unflatten
@@ -76,10 +76,17 @@ def convert(state: dict[str, np.ndarray], layout: Layout | None = None, n_heads:
     if "ar_text_embedding.word_embeddings.weight" not in tensors:
         raise ValueError("it has no tensor ar_text_embedding.word_embeddings.weight: not a VALL-E of these layouts")
     found: Layout = "vallex" if "ar_language_embedding.word_embeddings.weight" in tensors else "lifeiteng"
-    width = state["ar_text_embedding.word_embeddings.weight"].shape[1]
+    width = tensors.take("ar_text_embedding.word_embeddings.weight", None, None).shape[1]
+    if n_heads is not None and (n_heads < 1 or width % n_heads):
+        raise ValueError(f"its AR decoder is {width} wide, which {n_heads} heads do not divide")
     head_width = width // n_heads if n_heads else HEAD_WIDTH
     ar = _ar(tensors, head_width)
     nar = _nar(tensors, head_width)
+    if (ar[0].codebook_size, ar[0].n_symbols) != (nar[0].codebook_size, nar[0].n_symbols):
+        raise ValueError(
+            f"its AR decoder has {ar[0].codebook_size} codes and {ar[0].n_symbols} text symbols, its NAR decoder "
+            f"{nar[0].codebook_size} and {nar[0].n_symbols}"
+        )
     if layout not in (None, found):
         raise ValueError(f"it is of the layout {found}, not {layout}")
     if left := tensors.left():
@@ -172,7 +179,13 @@ def _from_torch(tensors: Tensors, entries: Any, prefix: str, sizes: dict[str, in
     for name, parameters, pattern in entries:
         axes = {axis: size for axis, size in sizes.items() if axis in pattern}
         axes |= {"c": 2} if pattern.startswith("(c e)") else {}
-        value = rearrange(tensors.take(prefix + name), pattern, **axes)
+        value = tensors.take(prefix + name)
+        try:
+            value = rearrange(value, pattern, **axes)
+        except EinopsError:
+            raise ValueError(
+                f"its tensor {prefix + name} has the shape {list(value.shape)}, which does not fit its decoder"
+            ) from None
         params |= dict(zip(parameters, value if len(parameters) > 1 else [value], strict=True))
     return params
 
@@ -200,29 +213,29 @@ def _to_torch(
 
 def _common(tensors: Tensors, stage: Stage, head_width: int) -> tuple[dict[str, Any], Params]:
     """What both stages have: fields of the configuration, and `embed` and `transformer` of the parameters."""
-    phonemes = tensors.take(f"{stage}_text_embedding.word_embeddings.weight")
+    phonemes = tensors.take(f"{stage}_text_embedding.word_embeddings.weight", None, None)
     width = phonemes.shape[1]
     if width % head_width:
         raise ValueError(f"its {stage.upper()} decoder is {width} wide, which heads of {head_width} do not divide")
     embed = {
         "phonemes": phonemes / width**0.5,
-        "text_scale": tensors.take(f"{stage}_text_position.alpha").reshape(()),
-        "acoustic_scale": tensors.take(f"{stage}_audio_position.alpha").reshape(()),
+        "text_scale": tensors.take(f"{stage}_text_position.alpha", 1)[0],
+        "acoustic_scale": tensors.take(f"{stage}_audio_position.alpha", 1)[0],
     }
     language = f"{stage}_language_embedding.word_embeddings.weight"
     if language in tensors:
-        embed["language"] = tensors.take(language) / width**0.5
-    sizes = {"n": width // head_width, "c": 3}
+        embed["language"] = tensors.take(language, None, width) / width**0.5
+    first = f"{stage}_decoder.layers.0.linear1.weight"
+    sizes = {"n": width // head_width, "h": head_width, "c": 3, "d": width, "e": width}
+    sizes["f"] = tensors.take(first, None, width).shape[0]
     layers: list[dict[str, np.ndarray]] = []
     while f"{stage}_decoder.layers.{len(layers)}.linear1.weight" in tensors:
         layers.append(_from_torch(tensors, _block(stage), f"{stage}_decoder.layers.{len(layers)}.", sizes))
-    if not layers:
-        raise ValueError(f"it has no tensor {stage}_decoder.layers.0.linear1.weight")
     stacked = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
     transformer = {f"blocks.{name}": value for name, value in stacked.items()}
     pre = any(f"{stage}_decoder.norm.{name}" in tensors for name, _, _ in _norm(stage))
     if pre:
-        final = _from_torch(tensors, _norm(stage), f"{stage}_decoder.norm.", {})
+        final = _from_torch(tensors, _norm(stage), f"{stage}_decoder.norm.", sizes)
         transformer |= {f"final_norm.{name}": value for name, value in final.items()}
     fields = {
         "stage": stage,
@@ -242,7 +255,8 @@ def _common(tensors: Tensors, stage: Stage, head_width: int) -> tuple[dict[str, 
 
 def _ar(tensors: Tensors, head_width: int) -> tuple[ModelConfig, Params]:
     fields, params = _common(tensors, "ar", head_width)
-    acoustic, head = tensors.take("ar_audio_embedding.word_embeddings.weight"), tensors.take("ar_predict_layer.weight")
+    acoustic = tensors.take("ar_audio_embedding.word_embeddings.weight", None, fields["d_model"])
+    head = tensors.take("ar_predict_layer.weight", None, fields["d_model"])
     if len(acoustic) - len(head) not in (0, 1):
         raise ValueError(f"ar_audio_embedding has {len(acoustic)} rows and ar_predict_layer {len(head)}")
     config = ModelConfig(
@@ -261,13 +275,19 @@ def _nar(tensors: Tensors, head_width: int) -> tuple[ModelConfig, Params]:
     if codebooks < 2:
         raise ValueError("it has no NAR decoder (nar_audio_embeddings)")
     fields, params = _common(tensors, "nar", head_width)
-    heads = np.stack([tensors.take(f"nar_predict_layers.{j}.weight") for j in range(codebooks - 1)])
-    size = heads.shape[1]
-    tables = [tensors.take(f"nar_audio_embeddings.{q}.word_embeddings.weight")[:size] for q in range(codebooks)]
-    stages = [tensors.take(f"nar_stage_embeddings.{j}.word_embeddings.weight") for j in range(codebooks - 1)]
+    width = fields["d_model"]
+    size = tensors.take("nar_predict_layers.0.weight", None, width).shape[0]
+    stages = range(codebooks - 1)
+    heads = np.stack([tensors.take(f"nar_predict_layers.{j}.weight", size, width) for j in stages])
+    # The first table has a row more, which pads in PyTorch and is never looked up.
+    tables = [
+        tensors.take(f"nar_audio_embeddings.{q}.word_embeddings.weight", size + (q == 0), width)[:size]
+        for q in range(codebooks)
+    ]
+    embeddings = [tensors.take(f"nar_stage_embeddings.{j}.word_embeddings.weight", 1, width) for j in stages]
     config = ModelConfig(**fields, nar_tying="none", codebooks=codebooks, codebook_size=size)
     params["embed"]["acoustic"] = np.stack(tables) / config.d_model**0.5
-    return config, {**params, "head": heads, "stage": np.concatenate(stages)}
+    return config, {**params, "head": heads, "stage": np.concatenate(embeddings)}
 
 
 def _codebooks(tensors: Tensors) -> int:

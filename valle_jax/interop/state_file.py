@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,21 +25,25 @@ def read(path: str | os.PathLike, *, average: bool = False) -> dict[str, np.ndar
       average: take `model_avg`.
 
     Raises:
-      UserError: the file is unreadable, not of its kind, or holds no tensors.
+      UserError: the file is unreadable, not of its kind, holds no tensors, or one of a kind that is not read.
     """
     path = pathlib.Path(path)
     try:
         if path.suffix == ".safetensors":
             tensors: Mapping = load_file(path)
         elif path.suffix == ".npz":
-            with np.load(path) as file:
+            with path.open("rb") as stream:
+                file = np.lib.npyio.NpzFile(stream)
                 tensors = {name.removeprefix("state/"): file[name] for name in file if name.startswith("state/")}
         else:
             tensors = _nested(torch_file.load(path), average)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    for name, value in tensors.items():
+        if isinstance(value, torch_file.Opaque):
+            raise UserError(f"cannot read {path}: its {name} is a {value.name}, which is not read")
     # Distributed training leaves a prefix.
     found = {
         name.removeprefix("module."): np.asarray(value, np.float32)

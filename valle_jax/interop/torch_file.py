@@ -6,6 +6,7 @@ import collections
 import os
 import pickle
 import zipfile
+import zlib
 from typing import Any
 
 import ml_dtypes
@@ -25,8 +26,22 @@ _DTYPES = {
 }
 
 
+# Packages whose objects training programs leave in their checkpoints; whatever else a file names is refused.
+_LEFT_OUT = frozenset(
+    {"argparse", "collections", "datetime", "icefall", "lhotse", "numpy", "pathlib", "torch", "valle", "_codecs"}
+)
+_BUILTINS = ("builtins", "__builtin__")  # the second in the pickles of protocol 2
+_BUILTIN_CLASSES = frozenset(
+    {"bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "long", "object", "range", "set"}
+    | {"slice", "str", "tuple", "unicode"}
+)
+
+
 class Opaque:
-    """Stands for an object of a class that is not read: optimizers, paths, whatever a training program saved."""
+    """Stands for an object that is not read: paths, options, optimizers, tensors of special kinds."""
+
+    name = ""
+    """Where its class is defined."""
 
     def __init__(self, *_: Any):
         pass
@@ -34,14 +49,23 @@ class Opaque:
     def __setstate__(self, _: Any) -> None:
         pass
 
+    def __setitem__(self, *_: Any) -> None:
+        pass
+
+    def append(self, _: Any) -> None:
+        """As of a list."""
+
+    extend = append
+
 
 def load(path: str | os.PathLike) -> Any:
     """What `torch.save` wrote: nested dicts, lists and numbers, with numpy arrays where it had tensors.
 
-    Objects of other classes come as `Opaque`; no class and no function that the file names is imported.
+    No class and no function that the file names is imported or called. Objects of the kinds that training programs
+    save beside their tensors come as `Opaque`.
 
     Raises:
-      ValueError: not such a file, or one of PyTorch before 1.6.
+      ValueError: not such a file, a damaged one, one of PyTorch before 1.6, or one that names anything else.
       OSError: as of `open`.
     """
     try:
@@ -49,11 +73,14 @@ def load(path: str | os.PathLike) -> Any:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as file:
                 return _Unpickler(file, archive, name.removesuffix("data.pkl")).load()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK":
+                raise ValueError(f"it is damaged or cut short ({error}); get it again") from None
         raise ValueError(
             "it is no zip file, as PyTorch writes since 1.6; load it with PyTorch and save it again"
         ) from None
-    except (StopIteration, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except (StopIteration, LookupError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"it is not what PyTorch saves: {error or type(error).__name__}") from None
 
 
@@ -71,12 +98,15 @@ class _Unpickler(pickle.Unpickler):
             return lambda data, *_: data
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        return Opaque
+        root = module.split(".")[0]
+        if root in _LEFT_OUT or (module in _BUILTINS and name in _BUILTIN_CLASSES):
+            return type("Opaque", (Opaque,), {"name": f"{module}.{name}"})
+        raise ValueError(f"it names {module}.{name}, which is not run or read; save the tensors alone (a state dict)")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, dtype, key, _, count = pid
-        if kind != "storage" or dtype is Opaque:
-            raise ValueError(f"it holds a {kind} of an unknown type")
+        if kind != "storage" or issubclass(dtype, Opaque):
+            raise ValueError(f"it holds a {kind} of the type {getattr(dtype, 'name', dtype)}, which is not read")
         return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), dtype)[:count]
 
 

@@ -49,12 +49,12 @@ class TokenTable:
         """From VALL-E-X's `bpe_69.json`, a file of the `tokenizers` package."""
         try:
             with open(path, encoding="utf-8") as file:
-                tokens = json.load(file)["model"]["vocab"]
+                vocabulary = json.load(file)["model"]["vocab"]
+            tokens = {token: int(number) for token, number in vocabulary.items() if not token.startswith("[")}
         except OSError as error:
             raise UserError(f"cannot read text table {os.fspath(path)}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{os.fspath(path)} is not a table of VALL-E-X (bpe_69.json): no model.vocab") from None
-        tokens = {token: number for token, number in tokens.items() if not token.startswith("[")}
         return cls(os.path.basename(path), tokens, size, languages=VALLEX_LANGUAGES)
 
     @classmethod
