@@ -53,6 +53,7 @@ class CodecSpeed:
         decoded = self._compare(lambda: ours.decode(codes), lambda: theirs.decode(codes))
         audio = [0.1 * random.normal(size=round(self.seconds * SAMPLE_RATE)).astype(np.float32)]
         encoded = self._compare(lambda: ours.encode(audio), lambda: theirs.encode(audio))
+        mine, others = (codec.encode(audio)[0][0] for codec in (ours, theirs))
         speech = np.load(self.codes)["audio_tokens"] if self.codes else codes[:1]
         exact = ours.decode(speech)[0]
         difference = np.abs(np.stack(ours.decode(codes)) - np.stack(theirs.decode(codes))).max()
@@ -64,6 +65,8 @@ class CodecSpeed:
             "decode": decoded,
             "encode": encoded,
             "decode_real_time_factor": round(decoded["jax_seconds"] / (self.batch * self.seconds), 4),
+            "frames_of_equal_codes": round(float((mine == others).all(-1).mean()), 5),
+            "fewest_distinct_codes_of_a_level": min(len(np.unique(level)) for level in others.T),
             "largest_difference": float(difference / np.abs(exact).max()),
             "bfloat16_relative_rms_error": round(float(rms_error), 5),
         }

@@ -53,7 +53,7 @@ def test_unreadable_file_is_a_one_line_error(tmp_path, content):
 
 
 def test_missing_file_and_unknown_suffix(tmp_path):
-    with pytest.raises(UserError, match=r"missing\.wav"):
+    with pytest.raises(UserError, match=r"missing\.wav: no such file"):
         read_audio(tmp_path / "missing.wav", 24_000)
     with pytest.raises(UserError, match=r"\.wav, \.flac, \.ogg"):
         write_audio(tmp_path / "speech.xyz", np.zeros(10), 24_000)

@@ -37,6 +37,8 @@ def read_audio(
       UserError: the file cannot be read as audio, or holds NaN or infinite samples.
     """
     name = name or str(path)
+    if isinstance(path, str | os.PathLike) and not os.path.exists(path):  # libsndfile says "System error"
+        raise UserError(f"cannot read audio {name}: no such file")
     try:
         with soundfile.SoundFile(path) as file:
             file_rate = file.samplerate

@@ -51,6 +51,13 @@ def test_a_stored_pair_of_the_real_weights_is_not_of_random_ones(shared, encodec
     assert "codebook 1 are equal" in capsys.readouterr().err  # 149 frames of each, so they were compared
 
 
+def test_an_archive_is_no_file_of_codes(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", codes=np.zeros((20, 8), np.int32))
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["codec", "decode", str(tmp_path / "x.npz"), str(tmp_path / "x.wav"), "--codec", "mel_rvq"])
+    assert "archive of arrays" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

@@ -105,6 +105,15 @@ def test_files_are_read_at_any_rate(tts, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [{"best_of": 0}, {"batch_size": 0}, {"nar_temperature": -0.1}, {"min_rate_ratio": 2.0, "max_rate_ratio": 1.0}],
+)
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(UserError):
+        Options(**wrong)
+
+
+@pytest.mark.parametrize(
     ("prompt", "prompt_text", "text", "message"),
     [
         (TONE[:2400], "one", "two", "0.10 s"),

@@ -141,6 +141,8 @@ def read_codes(path: str, codec: Codec) -> np.ndarray:
         codes = np.load(pathlib.Path(path), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read codes {path}: {error}") from None
+    if not isinstance(codes, np.ndarray):
+        raise UserError(f"{path} is an archive of arrays; give a .npy file of one")
     if codes.ndim == 2 and codes.shape[0] <= codec.info.codebooks < codes.shape[1]:
         codes = codes.T
     if codes.ndim != 2 or not 0 < codes.shape[1] <= codec.info.codebooks or not np.issubdtype(codes.dtype, np.integer):

@@ -33,8 +33,8 @@ _BATCH_SECONDS = 120.0
 class EncodecJax:
     """`Codec` over EnCodec's networks in JAX. Make one with `load`.
 
-    A last partial frame is completed with zeros, so that an item's codes do not depend on its batch. Lengths are
-    rounded up to four buckets an octave and batches to powers of two, so that few programs are compiled.
+    An item's codes are those that the package gives for it alone, whatever its batch. Lengths are rounded up to four
+    buckets an octave and batches to powers of two, so that few programs are compiled.
     """
 
     def __init__(
@@ -96,10 +96,11 @@ class EncodecJax:
         lengths = np.array([-(-len(samples) // HOP) for samples in audio], np.int32)
         codes = np.zeros((len(audio), max(lengths, default=0), self.info.codebooks), np.uint16)
         for items, rows, frames in self._batches(lengths):
-            waveforms = np.zeros((rows, frames * HOP), np.float32)
+            waveforms, samples = np.zeros((rows, frames * HOP), np.float32), np.zeros(rows, np.int32)
             for row, item in enumerate(items):
-                waveforms[row, : len(audio[item])] = audio[item]
-            coded = np.asarray(self._encode(self._state, self._place(waveforms)))
+                samples[row] = len(audio[item])
+                waveforms[row, : samples[row]] = audio[item]
+            coded = np.asarray(self._encode(self._state, self._place(waveforms), self._place(samples)))
             for item, item_codes in zip(items, coded, strict=False):
                 codes[item, : lengths[item]] = item_codes[: lengths[item]]
         return codes, lengths
@@ -182,12 +183,14 @@ def bucket_frames(frames: int) -> int:
     return -(-frames // step) * step
 
 
-def encode(graph: nnx.GraphDef, state: nnx.State, waveform_BT: jax.Array) -> jax.Array:
-    """Codes, uint16 [B, T / hop, Q]."""
+def encode(
+    graph: nnx.GraphDef, state: nnx.State, waveform_BT: jax.Array, length_B: jax.Array | None = None
+) -> jax.Array:
+    """Codes, uint16 [B, T / hop, Q]; of rows that have `length_B` samples, None: all."""
     network: EncodecNetwork = nnx.merge(graph, state)
     # Codes hang on small differences: no chip may round the products of float32 numbers to fewer bits.
     with jax.default_matmul_precision("highest"):
-        return network.quantizer.encode(network.encoder(waveform_BT)).astype(jnp.uint16)
+        return network.quantizer.encode(network.encoder(waveform_BT, length_B)).astype(jnp.uint16)
 
 
 def decode(

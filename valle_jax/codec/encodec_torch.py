@@ -25,8 +25,8 @@ _PADDABLE_FRAMES = 7
 class EncodecTorch:
     """`Codec` over EnCodec's PyTorch implementation. Make one with `load`.
 
-    A last partial frame is completed with zeros (the package would mirror the signal), so that an item's codes do not
-    depend on its batch. In a batch of several items rounding may differ in the last bit, as in any batched convolution.
+    An item's codes are those that the package gives for it alone, whatever its batch. In a batch of several items
+    rounding may differ in the last bit, as in any batched convolution.
     """
 
     def __init__(self, model: Any, weight_hash: str, device: str, batch_seconds: float | None = None):
@@ -83,14 +83,29 @@ class EncodecTorch:
         lengths = np.array([-(-len(samples) // HOP) for samples in audio], np.int32)
         codes = np.zeros((len(audio), max(lengths, default=0), self.info.codebooks), np.uint16)
         for batch in self._batches(lengths):
-            waveforms = np.zeros((len(batch), 1, max(lengths[batch]) * HOP), np.float32)
+            samples = torch.tensor([len(audio[item]) for item in batch], device=self._device)
+            waveforms = np.zeros((len(batch), 1, int(samples.max())), np.float32)
             for row, item in enumerate(batch):
                 waveforms[row, 0, : len(audio[item])] = audio[item]
             with torch.inference_mode():
-                ((coded, _),) = self._model.encode(torch.from_numpy(waveforms).to(self._device))
+                x = torch.from_numpy(waveforms).to(self._device)
+                if len(batch) == 1:
+                    ((coded, _),) = self._model.encode(x)
+                else:
+                    coded = self._encode_batch(x, samples)
             for item, item_codes in zip(batch, coded.cpu().numpy(), strict=True):
                 codes[item, : lengths[item]] = item_codes.T[: lengths[item]]
         return codes, lengths
+
+    def _encode_batch(self, x_BCT: Any, length_B: Any) -> Any:
+        """Codes [B, Q, frames] of waveforms, in whose rows a layer sees behind their length what it would see alone."""
+        for layer in self._model.encoder.model:
+            stride = layer.conv.conv.stride[0] if hasattr(layer, "conv") else 1
+            if stride > 1:
+                x_BCT, length_B = _mirror_end(x_BCT, length_B, stride), -(-length_B // stride)
+            x_BCT = layer(x_BCT)
+        codes_QBT = self._model.quantizer.encode(x_BCT, self._model.frame_rate, BANDWIDTH_KBPS)
+        return codes_QBT.transpose(0, 1)
 
     def decode(self, codes: np.ndarray, lengths: np.ndarray | None = None) -> list[np.ndarray]:
         """`Codec.decode`; T frames give T * 320 samples. Codes [B, T, q] with q < Q decode the first q levels."""
@@ -120,6 +135,15 @@ class EncodecTorch:
             batch.append(int(item))
         if batch:
             yield batch
+
+
+def _mirror_end(x_BCT: Any, length_B: Any, stride: int) -> Any:
+    """Rows completed to a whole stride by their mirror image, as the package does with one whose length that is."""
+    import torch
+
+    time = torch.arange(-(-x_BCT.shape[2] // stride) * stride, device=x_BCT.device)[None]
+    source = torch.where(time < length_B[:, None], time, (2 * (length_B[:, None] - 1) - time).clamp(min=0))
+    return torch.gather(x_BCT, 2, source[:, None].expand(-1, x_BCT.shape[1], -1))
 
 
 def import_encodec() -> tuple[types.ModuleType, types.ModuleType]:

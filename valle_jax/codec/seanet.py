@@ -36,6 +36,22 @@ def _reflect(x_BTC: jax.Array, left: int, right: int) -> jax.Array:
     return x_BTC[:, : x_BTC.shape[1] - missing]
 
 
+def _end(x_BTC: jax.Array, length_B: jax.Array, stride: int) -> jax.Array:
+    """What EnCodec would see behind each row's length: its mirror image up to a whole stride, and then zeros.
+
+    A row that is no longer than the kernel's padding, a stride, is not mirrored: see `_reflect`.
+    """
+
+    def row(x_TC: jax.Array, length: jax.Array) -> jax.Array:
+        x_TC = jnp.where(jnp.arange(len(x_TC))[:, None] < length, x_TC, 0)
+        behind = jnp.arange(stride - 1)
+        mirrored = x_TC[jnp.maximum(length - 2 - behind, 0)]
+        missing = jnp.where(length > stride, -length % stride, 0)
+        return x_TC.at[jnp.where(behind < missing, length + behind, len(x_TC))].set(mirrored, mode="drop")
+
+    return jax.vmap(row)(x_BTC, length_B)
+
+
 class Convolution(nnx.Module):
     """A causal convolution. The state is the last kernel - stride inputs, [B, kernel - stride, C]."""
 
@@ -148,9 +164,16 @@ class Encoder(nnx.Module):
             width *= 2
         self.model = nnx.List([*layers, LSTM(width), Activation(), Convolution(width, DIMENSION, KERNEL)])
 
-    def __call__(self, waveform_BT: jax.Array) -> jax.Array:
-        """[B, samples] to [B, ceil(samples / hop), DIMENSION]."""
-        return _run(self.model, waveform_BT[..., None], None)[0]
+    def __call__(self, waveform_BT: jax.Array, length_B: jax.Array | None = None) -> jax.Array:
+        """[B, samples] to [B, ceil(samples / hop), DIMENSION]; `length_B` are the rows' samples, None: all of them."""
+        x_BTC = waveform_BT[..., None]
+        for layer in self.model:
+            if length_B is not None and isinstance(layer, Convolution | Residual):
+                stride = layer.stride if isinstance(layer, Convolution) else 1
+                x_BTC = _end(x_BTC, length_B, stride)
+                length_B = -(-length_B // stride)
+            x_BTC, _ = layer(x_BTC, None)
+        return x_BTC
 
 
 class Decoder(nnx.Module):

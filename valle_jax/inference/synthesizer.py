@@ -90,6 +90,15 @@ class Options:
     nar_guidance: float = 1.0
     batch_size: int = 16
 
+    def __post_init__(self):
+        for name in ("best_of", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.nar_temperature < 0:
+            raise UserError(f"nar_temperature {self.nar_temperature} must not be negative")
+        if not 0 <= self.min_rate_ratio <= self.max_rate_ratio:
+            raise UserError(f"rate ratios {self.min_rate_ratio} and {self.max_rate_ratio} are not from low to high")
+
 
 class Synthesizer:
     """A model directory ready to speak. `valle_jax.load` makes one.
