@@ -86,7 +86,7 @@ class AudioReader:
         if recording in self._fetched:
             return io.BytesIO(self._bytes(recording))
         if is_remote(recording.audio_path):
-            with explained(recording.audio_path, UserError):
+            with explained(recording.audio_path, OSError):
                 return fsspec.open(recording.audio_path, "rb").open()
         return contextlib.nullcontext(recording.audio_path)
 
@@ -105,7 +105,7 @@ def _is_whole_remote(recording: Recording) -> bool:
 def _fetch(recording: Recording) -> bytes:
     path = recording.audio_path
     if recording.offset is None:
-        with explained(path, UserError):
+        with explained(path, OSError):  # which is tried again
             files, name = fsspec.core.url_to_fs(path)
             return files.cat_file(name)
     if not recording.size:  # the archive has a transcript, but no audio
@@ -114,10 +114,13 @@ def _fetch(recording: Recording) -> bytes:
         archive = _archive(path.removeprefix(TFDS).partition("?")[0] if path.startswith(TFDS) else path)
         archive.seek(recording.offset)
         content = archive.read(recording.size)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except Exception as error:  # of any store
+        _archive.cache_clear()  # a stream is not to be trusted after an error
+        if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
+            raise UserError(f"the archive is damaged ({error})") from None
+        raise
     if len(content) < recording.size:
-        raise UserError(f"{path} ends early")
+        raise UserError("the archive ends early")
     return content
 
 
