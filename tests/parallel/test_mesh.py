@@ -1,5 +1,7 @@
 """The device mesh: parsing, defaults, refusals."""
 
+import dataclasses
+
 import jax
 import pytest
 from jax.sharding import AxisType
@@ -38,6 +40,27 @@ def test_smaller_mesh_uses_the_first_devices():
     mesh = make_mesh({"fsdp": 2, "tensor": 3})
     assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 3}
     assert sorted(d.id for d in mesh.devices.flat) == sorted(d.id for d in jax.devices()[:6])
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsentDevice:
+    """What `make_mesh` asks of a device before it refuses."""
+
+    process_index: int
+    slice_index: int
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"data": 4}, "data=4 x fsdp=1 x tensor=1 has 4 devices, all processes together 8; use all of them"),
+        ({"data": 1, "fsdp": 8}, "data=1 x fsdp=8 x tensor=1: data must be a multiple of the 2 slices"),
+    ],
+)
+def test_meshes_over_processes_and_slices_that_are_refused(sizes, message):
+    devices = [AbsentDevice(process_index=i // 4, slice_index=i // 4) for i in range(8)]
+    with pytest.raises(UserError, match=message):
+        make_mesh(sizes, devices)
 
 
 def test_too_many_devices():

@@ -48,8 +48,8 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Devi
     sizes = {"data": len(devices)} if sizes is None else sizes
     shape = tuple(sizes.get(axis, 1) for axis in AXES)
     count = math.prod(shape)
+    named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
     if count > len(devices):
-        named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
         raise UserError(f"mesh {named} needs {count} devices, there are {len(devices)}; use a smaller mesh")
     if count < len(devices) and len({device.process_index for device in devices}) > 1:
         raise UserError(f"mesh {named} has {count} devices, all processes together {len(devices)}; use all of them")

@@ -29,7 +29,7 @@ def parse_data(text: str) -> tuple[str, float]:
 class Train:
     """Train one stage; the same command again goes on from the newest checkpoint in the work directory.
 
-    On several hosts start the same command on each; docs/scaling.md says how they find each other. SIGTERM, on any of
+    On several hosts start the same command on each; docs/launching.md says how they find each other. SIGTERM, on any of
     them, saves and ends all with exit code 75: start again.
 
     Example: valle train --preset tiny --stage ar --data DATASET --workdir runs/ar --steps 2000 --set model.n_layers=6
