@@ -3,12 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from packed import pack
+from packed import pack, tiny_config
 
+from valle_jax.inference import batching
+from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh
-from valle_jax.plan.program import compile_for, memory_of, trace_train_step
+from valle_jax.plan.program import compile_for, memory_of, trace_sampler, trace_train_step
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.state import init_state
 from valle_jax.train.step import jit_train_step
@@ -41,6 +43,34 @@ def test_plan_and_training_run_the_same_program(make_config, cpu8, stage, sizes,
     assert [a.sharding for a in jax.tree.leaves(planned.in_avals)] == [
         a.sharding for a in jax.tree.leaves(traced.in_avals)
     ]
+
+
+@pytest.mark.parametrize("stage", ["ar", "nar"])
+def test_plan_and_synthesis_run_the_same_program(monkeypatch, cpu8, stage):
+    model, mesh = tiny_config(stage), make_mesh({"data": 1}, cpu8.devices[:1])
+    decoder = build(model)
+    with_params = decoder, jax.jit(decoder.init)(jax.random.key(0))
+    sampler, calls = getattr(batching, f"generate_{stage}"), []
+
+    def remember(*arguments, **options):
+        calls.append((arguments, options))
+        return sampler(*arguments, **options)
+
+    monkeypatch.setattr(batching, f"generate_{stage}", remember)
+    text, prompt = np.arange(3, 12, dtype=np.int32), np.ones((7, model.codebooks), np.int32)
+    jobs = [batching.Job(text, prompt, min_frames=0, max_frames=frames) for frames in (3, 5)]
+    if stage == "ar":
+        keys = jax.random.split(jax.random.key(0), len(jobs))
+        batching.sample_first_codebook(jobs, with_params, keys, Sampling(temperature=0.8, top_p=0.95))
+    else:
+        batching.fill_codebooks(jobs, [np.zeros(job.max_frames, np.int32) for job in jobs], with_params)
+    ((arguments, options),) = calls
+    rows, length = arguments[2]["token"].shape
+    frames = options.get("max_frames", 8)
+    planned = trace_sampler(model, mesh, rows=rows, prefix=length - frames * (stage == "nar"), frames=frames)
+    # Synthesis sets no mesh; under one of a single device, constraints change nothing but are written down.
+    with jax.set_mesh(mesh):
+        assert str(planned.jaxpr) == str(sampler.trace(*arguments, **options).jaxpr)
 
 
 def test_planned_memory_is_that_of_a_real_run(make_config, cpu8):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from valle_jax.config import Config, ModelConfig
 from valle_jax.errors import UserError
-from valle_jax.inference.generate import generate_ar, generate_nar
+from valle_jax.inference.generate import MOST_PROBABLE, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 from valle_jax.parallel.sharding import check_divides, named_sharding
@@ -108,7 +108,8 @@ def trace_sampler(model: ModelConfig, mesh: Mesh, *, rows: int, prefix: int, fra
     batch = dict.fromkeys(names, shape(rows, length))
     with jax.set_mesh(mesh):
         if model.stage == "nar":
-            return generate_nar.trace(decoder, params, batch | {"codes": shape(rows, length, model.codebooks)})
+            batch |= {"codes": shape(rows, length, model.codebooks)}
+            return generate_nar.trace(decoder, params, batch, MOST_PROBABLE)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
         limits = shape(rows)
         sampling = Sampling(temperature=0.8, top_p=0.95)

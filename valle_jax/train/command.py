@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from typing import Annotated
 
@@ -82,6 +83,9 @@ class Train:
         if self.compile_cache or "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             jax.config.update("jax_compilation_cache_dir", self.compile_cache or f"{self.workdir}/compile_cache")
         distributed.start()
+        if jax.process_index() == 0:  # the others would say the same, such as which attention was chosen, and why
+            logging.basicConfig(format="%(message)s")
+            logging.getLogger("valle_jax").setLevel(logging.INFO)
         summary = train(
             config,
             datasets,

@@ -29,6 +29,7 @@ from valle_jax.train.evaluate import Validation, selection_loss
 from valle_jax.train.goodput import Goodput
 from valle_jax.train.metrics import MetricsWriter, Throughput
 from valle_jax.train.mirror import Mirror
+from valle_jax.train.notice import Notice
 from valle_jax.train.optimizer import make_optimizer
 from valle_jax.train.profiler import Profiler
 from valle_jax.train.state import TrainState, abstract_state, init_state
@@ -49,7 +50,7 @@ class Summary:
 
     Attributes:
       step: batches consumed by the run, over all its starts.
-      preempted: whether SIGTERM, of any process, ended it before its last step.
+      preempted: whether SIGTERM or the platform's notice, to any process, ended it before its last step.
       nonfinite: steps whose update was refused.
       validation: the last values of the validation splits.
     """
@@ -133,7 +134,7 @@ def train(
         run = _Run(config, opened, workdir, mirror, device_mesh, init_from, codec_weights)
         if make_sampler is not None and config.train.sample_every:
             run.sampler = make_sampler(config, info)
-        with run, Watchdog(run.goodput, config.train.hang_seconds), preemption:
+        with run, Watchdog(run.goodput, config.train.hang_seconds), preemption, Notice():
             return run.loop(preemption, profile_steps)
 
 
