@@ -65,7 +65,7 @@ def write_dataset(folder, *, utterances: int = 60, seed: int = 0, codec=CODEC, v
     """A dataset of random codes; every tenth utterance is of each validation split."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    n_frames = 0
+    n_frames = n_phonemes = 0
     splits = dict.fromkeys(SPLITS, 0)
     with ShardWriter(folder, 0, 1) as writer:
         for i in range(utterances):
@@ -75,7 +75,9 @@ def write_dataset(folder, *, utterances: int = 60, seed: int = 0, codec=CODEC, v
             speaker = f"speaker{i % 10}"
             writer.write(Utterance(f"u{i}", speaker, "en-us", "text", phonemes, codes, "random"), split)
             n_frames += len(codes)
+            n_phonemes += len(phonemes)
             splits[split] += 1
-    totals = {"utterances": utterances, "frames": n_frames, "splits": splits}
+    hours = n_frames / codec.frames_per_second / 3600
+    totals = {"utterances": utterances, "frames": n_frames, "phonemes": n_phonemes, "hours": hours, "splits": splits}
     DatasetInfo(codec, vocabulary, totals).save(folder)
     return folder

@@ -22,6 +22,17 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
+def _unlike_default(config: Config) -> dict[str, Any]:
+    """Settings that are not the default ones, so that a program with one switch more knows its trainings again."""
+    mine, default = config.to_json(), Config().to_json()
+    return {
+        f"{section}.{name}": value
+        for section, fields in mine.items()
+        for name, value in fields.items()
+        if value != default[section][name]
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
     """What all members are trained on and with.
@@ -132,7 +143,7 @@ def make_plan(suite: Suite, training: Training, out: pathlib.Path) -> Plan:
                 config = get_preset(training.preset, stage).override(changes)
             except UserError as error:
                 raise UserError(f"suite {suite.name}, {member.name}: {error}") from None
-            name = f"{stage}-{key_of([config.to_json(), data])}"
+            name = f"{stage}-{key_of([_unlike_default(config), data])}"
             users = (*runs[name].members, member.name) if name in runs else (member.name,)
             runs[name] = mine[stage] = StageRun(stage, config, changes, users, out / "runs" / name)
         model = "-".join(run.name for run in mine.values())
