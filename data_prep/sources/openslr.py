@@ -82,6 +82,7 @@ def _archive(corpus: Corpus, name: str) -> Iterator[Recording]:
     address = corpus.address(name)
     audio: dict[str, dict[str, tarfile.TarInfo]] = collections.defaultdict(dict)  # waits, by folder and utterance
     texts: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    has_texts = False
 
     def recording(folder: str, utterance_id: str, text: str) -> Recording:
         member = audio[folder].pop(utterance_id, None)
@@ -106,6 +107,7 @@ def _archive(corpus: Corpus, name: str) -> Iterator[Recording]:
                     audio[folder][utterance_id] = member
                     found = [utterance_id] if utterance_id in texts[folder] else []
                 elif _holds_texts(file):
+                    has_texts = True
                     content = members.extractfile(member)
                     assert content is not None
                     texts[folder] |= _texts(file, iter(content.read().decode().splitlines()))
@@ -116,6 +118,10 @@ def _archive(corpus: Corpus, name: str) -> Iterator[Recording]:
                     yield recording(folder, key, texts[folder].pop(key))
     except (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot read archive {address}: {error}; fetch it again") from None
+    if not has_texts:
+        raise UserError(
+            f"{address} holds no *.trans.txt or *.normalized.txt, so it is not LibriSpeech or LibriTTS; unpack it"
+        )
     for folder in list(audio):
         for key in list(audio[folder]):
             yield recording(folder, key, "")

@@ -90,13 +90,15 @@ def test_a_shard_reads_an_archive_once_and_in_order(tmp_path, monkeypatch):
     recordings = listed(tmp_path, "archives")
     assert recordings[0].utterance_id == "5-7"
     rewinds = []
-    monkeypatch.setattr(gzip.GzipFile, "rewind", lambda file: rewinds.append(file))
+    rewind = gzip._GzipReader._rewind  # the way back to the first byte
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda file: (rewinds.append(file), rewind(file)))
     reader = AudioReader(recordings)
     assert not rewinds
     for recording in recordings:
-        np.testing.assert_allclose(
-            reader.read(recording, RATE), sound(0.2, seed=int(recording.utterance_id[2:])), atol=2**-15
-        )
+        expected = sound(0.2, seed=int(recording.utterance_id[2:]))
+        np.testing.assert_allclose(reader.read(recording, RATE), expected, atol=2**-15)
+    AudioReader(recordings)
+    assert len(rewinds) == 1  # the shard came again: once back, and forwards
 
 
 def test_damaged_archives(tmp_path):
@@ -111,6 +113,12 @@ def test_damaged_archives(tmp_path):
     (tmp_path / "y.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"cannot read archive .*y\.tar\.gz"):
         listed(tmp_path / "y.tar.gz", "archives")
+
+
+def test_archives_of_other_corpora_are_refused(tmp_path):
+    make_tar(tmp_path / "unlab_small.tar", [("small/100/book/01_x.flac", b"x"), ("small/100/book/01_x.json", "{}")])
+    with pytest.raises(UserError, match=r"unlab_small\.tar holds no \*\.trans\.txt .*; unpack it"):
+        listed(tmp_path, "archives")
 
 
 def test_libritts(tmp_path):
