@@ -1,8 +1,8 @@
 """Whose voice it is: embeddings of recordings, and the nearest of several known voices.
 
-Two measures. `Resemblyzer` is a speaker verification network with bundled weights (it needs torch). `MelStatistics`
-needs nothing: long-term statistics of the spectrum and the pitch, with no learning. It tells voices apart that
-differ in timbre or pitch, as its figure on true recordings shows; it is no judge of human likeness.
+`Resemblyzer` is a speaker verification network with bundled weights (it needs torch); `get_voice` has more by name.
+`MelStatistics` needs nothing: long-term statistics of the spectrum and the pitch, with no learning. It tells voices
+apart that differ in timbre or pitch, as its figure on true recordings shows; it is no judge of human likeness.
 """
 
 from __future__ import annotations
@@ -53,6 +53,23 @@ class Resemblyzer:
         """Unit vectors float32 [n, 256]."""
         clean = [self._preprocess(resample(samples, sample_rate, 16_000)) for samples in audio]
         return np.stack([self._encoder.embed_utterance(samples) for samples in clean])
+
+
+def get_voice(name: str) -> VoiceMeasure:
+    """A speaker model by name.
+
+    Args:
+      name: `resemblyzer` (offline), `wavlm-tdnn` (Microsoft's WavLM base plus with a TDNN; P1's is UniSpeech's larger
+        one, so its figures are not P1's), or a model id or folder of transformers.
+
+    Raises:
+      UserError: a package is not installed, or weights cannot be had.
+    """
+    if name == Resemblyzer.name:
+        return Resemblyzer()
+    from valle_jax.evaluation.transformers_models import TransformersSpeaker
+
+    return TransformersSpeaker(name)
 
 
 class MelStatistics:
