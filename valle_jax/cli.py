@@ -30,6 +30,7 @@ VERBS = {
     "codec": ("valle_jax.codec.command", "CodecCommand", "audio to codes and back; check EnCodec's weights"),
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
     "evaluate": ("valle_jax.evaluation.command", "Evaluate", "a model by the papers' protocols"),
+    "compare-run": ("valle_jax.evaluation.compare_run", "CompareRun", "a training run over a reference curve"),
 }
 
 

@@ -37,7 +37,7 @@ class Similarity:
     """Cosine to the resynthesised prompt."""
 
     name = "similarity_mel-statistics"
-    figures: tuple[Figure, ...] = (Figure("similarity", of="similarity", best=1.0),)
+    figures: tuple[Figure, ...] = (Figure("similarity_prompt_resynthesised", of="similarity", best=1.0),)
 
     def measure(self, samples: Sequence[Sample]) -> list[Values]:
         """The cosine; nothing for empty audio."""

@@ -45,6 +45,8 @@ class Evaluate:
     """What is measured, by name; default: what runs offline."""
     seeds: int = 3
     """Runs whose mean is taken, of rows that are sampled."""
+    first_seed: int = 0
+    """Of the first run; the others count on."""
     limit: int | None = None
     """Utterances to test on, the speakers in turn; default: all."""
     audio: str | None = None
@@ -84,6 +86,7 @@ class Evaluate:
             systems=self.systems or None,
             measures=self.measures or None,
             seeds=self.seeds,
+            first_seed=self.first_seed,
             limit=self.limit,
             options=Options(
                 sampling=self.sampling,

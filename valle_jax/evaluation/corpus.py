@@ -73,13 +73,13 @@ class Corpus:
         if (root / "dataset.json").is_file():
             if audio is None:
                 raise UserError(f"{root} is a dataset directory: say where its recordings are with --audio CORPUS")
-            listed, root = _of_dataset(root), pathlib.Path(audio)
+            listed, rejected, root = _of_dataset(root), [], pathlib.Path(audio)
         else:
             if audio is not None:
                 raise UserError(f"--audio is for dataset directories, and {root} is none (no dataset.json)")
-            listed = _of_layout(root)
+            listed, rejected = _of_layout(root)
         root = root if root.is_dir() else root.parent
-        kept, rejected = [], []
+        kept = []
         for recording in sorted(listed, key=lambda recording: recording.utterance):
             try:
                 seconds = round(soundfile.info(root / recording.audio).duration, 3)
@@ -99,13 +99,16 @@ class Corpus:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 
-def _of_layout(root: pathlib.Path) -> list[Spoken]:
+def _of_layout(root: pathlib.Path) -> tuple[list[Spoken], list[Rejected]]:
     from data_prep.sources import detect_layout, list_recordings
 
-    return [
-        Spoken(r.utterance_id, r.speaker_id, r.text, r.source, 0.0, r.split, r.language)
-        for r in list_recordings(root, detect_layout(root))
-    ]
+    listed, rejected = [], []
+    for r in list_recordings(root, detect_layout(root)):
+        if r.offset is not None or r.start_seconds is not None or r.end_seconds is not None:
+            rejected.append(Rejected(r.utterance_id, "it is a part of an archive or of a longer file; unpack it first"))
+        else:
+            listed.append(Spoken(r.utterance_id, r.speaker_id, r.text, r.source, 0.0, r.split, r.language))
+    return listed, rejected
 
 
 def _of_dataset(folder: pathlib.Path) -> list[Spoken]:

@@ -58,8 +58,8 @@ def evaluate(
       systems: rows, by their names in `SYSTEMS`; default: the protocol's.
       measures: names or measures; default: those that run offline.
       seeds: runs of every row that is sampled.
-      first_seed: of these; the others follow.
-      limit: utterances to test on; default: all.
+          first_seed: of the first run; the others count on.
+          limit: utterances to test on; default: all.
       options: how the model speaks.
       audio: of a dataset directory: the corpus that it was prepared from.
       trials: a trial list to use instead of one made from `data`.
@@ -103,10 +103,9 @@ def evaluate(
         options,
         language=language,
         codec_weights=codec_weights,
-        first_seed=first_seed,
         progress=progress,
     )
-    rows = _rows(runner, rule, chosen.trials, names, seeds, shard or (0, 1))
+    rows = _rows(runner, chosen.trials, names, range(first_seed, first_seed + seeds), shard or (0, 1))
     facts: dict[str, Any] = {
         "protocol": rule.name,
         "model": os.fspath(model_dir),
@@ -120,8 +119,8 @@ def evaluate(
     }
     results = Results(facts, columns_of(used), rows)
     if shard is None:
-        results.save(out)
         write_report(results, chosen.trials, corpus.root, out)
+        results.save(out)  # last: a folder with results.json is done
     return results
 
 
@@ -146,14 +145,14 @@ def _measures(measures: Sequence[str] | Sequence[Measure] | None) -> list[Measur
 
 
 def _rows(
-    runner: Runner, rule: Protocol, trials: Sequence[Trial], names: Sequence[str], seeds: int, shard: tuple[int, int]
+    runner: Runner, trials: Sequence[Trial], names: Sequence[str], seeds: range, shard: tuple[int, int]
 ) -> dict[str, Row]:
     """The rows of all settings, by key."""
     rows: dict[str, Row] = {}
     settings = list(dict.fromkeys(trial.setting for trial in trials))
     for setting in settings:
         mine = [trial for trial in trials if trial.setting == setting]
-        continues = mine[0].prompt_text is None
+        continues = mine[0].continues
 
         def key(name: str, setting: str = setting) -> str:
             return name if len(settings) == 1 else f"{name} ({setting})"

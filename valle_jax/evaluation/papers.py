@@ -13,7 +13,7 @@ class PaperRow:
       paper: "VALL-E" or "VALL-E 2".
       label: the row's name there.
       wer: word error rate, a share, by `asr`.
-      similarity: speaker similarity to the prompt, by `voice`.
+      similarity: speaker similarity to the resynthesised prompt, by `voice`.
       asr: recogniser, as our measures name it.
       voice: speaker model, as our measures name it.
     """
@@ -23,7 +23,7 @@ class PaperRow:
     wer: float | None
     similarity: float | None
     asr: str = "hubert-large"
-    voice: str = "wavlm-tdnn"
+    voice: str = "wavlm-large-tdnn"  # UniSpeech's; what `wavlm-tdnn` is here is a smaller one
 
 
 def _p1(label: str, wer: float | None, similarity: float | None) -> PaperRow:

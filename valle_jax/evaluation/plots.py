@@ -41,11 +41,12 @@ def draw_plots(results: Results, trials: Sequence[Trial], out: pathlib.Path) -> 
     seconds = {trial.id: trial.seconds for trial in trials}
     prompts = {trial.id: trial.prompt_seconds for trial in trials}
     for column in results.columns:
-        by = {"wer": ("duration", "seconds of the recording", seconds), "similarity": ("prompt", "seconds", prompts)}
-        if column.figure.name in by:
-            word, x_label, place = by[column.figure.name]
+        name = column.figure.name
+        if name == "wer" or name.startswith("similarity"):
+            word, place = ("duration", seconds) if name == "wer" else ("prompt length", prompts)
             title = f"{column.key} by {word}"
-            plot(title, f"{column.measure}_by_{word}", x_label, lambda a, c=column, p=place: _binned(a, results, c, p))
+            file = f"{name}_{column.measure}".replace("/", "-")
+            plot(title, file, "seconds", lambda axis, c=column, p=place: _binned(axis, results, c, p))
     plot("accuracy by codebook", "accuracy_by_codebook", "codebook", lambda axis: _codebooks(axis, results))
     return drawn
 

@@ -100,7 +100,7 @@ def _paper_cell(row: PaperRow, column: Column) -> str:
     """A paper's figure in our column; † where it was another recogniser's, ‡ where another speaker model's."""
     if column.figure.name == "wer" and row.wer is not None:
         return f"{row.wer:.3f}" + " †" * (_model(column) != row.asr)
-    if column.figure.name == "similarity" and row.similarity is not None:
+    if column.figure.name == "similarity_prompt_resynthesised" and row.similarity is not None:
         return f"{row.similarity:.3f}" + " ‡" * (_model(column) != row.voice)
     return ""
 
@@ -147,9 +147,7 @@ def _html(table: Table) -> str:
 def _players(results: Results, trials: Sequence[Trial], root: pathlib.Path, out: pathlib.Path) -> str:
     """The first trials with the first run of every row."""
     (out / "prompts").mkdir(exist_ok=True)
-    said = {
-        (key, sample.trial): sample for key, row in results.rows.items() for sample in row.samples if sample.seed == 0
-    }
+    said = {(key, sample.trial): sample for key, row in results.rows.items() for sample in reversed(row.samples)}
     lines = "".join(f"<th>{html.escape(_label(results, key))}</th>" for key in results.rows)
     lines = f"<tr><th></th><th>prompt</th>{lines}</tr>\n"
     for number, trial in enumerate(trials[:SHOWN]):

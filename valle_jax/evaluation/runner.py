@@ -21,7 +21,7 @@ from valle_jax.evaluation.trials import Trial, digest
 from valle_jax.inference.synthesizer import Options, Synthesizer
 from valle_jax.version import __version__
 
-RERANK_WER, RERANK_SIM = "wer", "similarity"  # figures that the best take is chosen by
+RERANK_WER, RERANK_SIM = "wer", "similarity_prompt_resynthesised"  # figures that the best take is chosen by
 CHUNK_BATCHES = 4  # of trials that are said before they are written: what a kill may lose
 MODEL_FILES = ("config.json", "vocabulary.json", "codec.json", "ar.safetensors", "nar.safetensors")
 Request = tuple[Trial, Trial]  # a trial, and what is asked for in its place
@@ -60,7 +60,6 @@ class Runner:
         *,
         language: str = "en-us",
         codec_weights: str | None = None,
-        first_seed: int = 0,
         progress: bool = True,
     ):
         """`root` is where the trials' audio is, `out` what the paths of samples start from.
@@ -71,7 +70,7 @@ class Runner:
         self.cache = cache
         self._model_dir, self._language, self._codec_weights = pathlib.Path(model_dir), language, codec_weights
         self._root, self._out, self._measures = root, out, measures
-        self._options, self._first_seed, self._progress = options, first_seed, progress
+        self._options, self._progress = options, progress
         hashes = {name: _file_hash(self._model_dir / name) for name in MODEL_FILES}
         self.model_hash = digest(hashes)
         self._codec_hash = hashes["codec.json"]
@@ -82,7 +81,7 @@ class Runner:
         tts = Synthesizer.load(self._model_dir, language=self._language, codec_weights=self._codec_weights)
         return Voice(tts, self._options)
 
-    def row(self, name: str, trials: Sequence[Trial], seeds: int, shard: tuple[int, int] = (0, 1)) -> Row:
+    def row(self, name: str, trials: Sequence[Trial], seeds: range, shard: tuple[int, int] = (0, 1)) -> Row:
         """A system's row on the trials of one setting; of a shard (i, n), on every n-th trial from the i-th.
 
         The caller sets what the row's baseline is called.
@@ -92,7 +91,8 @@ class Runner:
         requests = [(trial, ask) for trial, ask in zip(trials, asked, strict=True) if ask is not None]
         mine = requests[shard[0] :: shard[1]]
         setting = trials[0].setting
-        total = len(mine) * (seeds if system.sampled else 1) * (RERANKED_TAKES if system.say is None else 1)
+        seeds = seeds if system.sampled else range(1)
+        total = len(mine) * len(seeds) * (RERANKED_TAKES if system.say is None else 1)
         with tqdm(total=total, desc=f"{system.label}, {setting}", unit="take", disable=not self._progress) as bar:
             parts = list(self._runs(system, mine, seeds, bar))
         samples = tuple(sample for some, _ in parts for sample in some)
@@ -100,9 +100,9 @@ class Runner:
         return Row(name, setting, system.label, system.baseline, samples, tuple(sorted(failed.items())))
 
     def _runs(
-        self, system: System, requests: Sequence[Request], seeds: int, bar: tqdm
+        self, system: System, requests: Sequence[Request], seeds: range, bar: tqdm
     ) -> Iterator[tuple[list[Measured], dict[str, str]]]:
-        for seed in range(self._first_seed, self._first_seed + (seeds if system.sampled else 1)):
+        for seed in seeds:
             if system.say is not None:
                 yield self._run(system, requests, seed, bar)
                 continue
@@ -182,7 +182,8 @@ class Runner:
         for measure in self._measures:
             missing = [i for i in lacking if measure.name not in values[i]]
             if missing:
-                for i, new in zip(missing, measure.measure([samples[i] for i in missing]), strict=True):
+                seen = [_heard_by(measure, samples[i], takes[i].trial) for i in missing]
+                for i, new in zip(missing, measure.measure(seen), strict=True):
                     values[i][measure.name] = new
         for i in lacking:
             self.cache.keep_values(takes[i].values_key, values[i])
@@ -217,6 +218,15 @@ class Runner:
             )
             for take, material, key in zip(takes, materials, keys, strict=True)
         ]
+
+
+def _heard_by(measure: Measure, sample: Sample, trial: Trial) -> Sample:
+    """A sample as a measure gets it: where a prompt was continued, voices are compared without the prompt itself."""
+    if not (trial.continues and measure.name.startswith("similarity")):
+        return sample
+    start = round(trial.prompt_seconds * sample.sample_rate)
+    reference = None if sample.reference is None else sample.reference[start:]
+    return dataclasses.replace(sample, audio=sample.audio[start:], reference=reference)
 
 
 def _file_hash(path: pathlib.Path) -> str:

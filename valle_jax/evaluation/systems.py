@@ -45,9 +45,8 @@ class Said:
     """What a system said.
 
     Attributes:
-      audio: float32 [samples].
-      info: of generated speech: as `Audio.info`. `prompt_samples`, where it is there: how much of the beginning of
-        `audio` is the prompt (VALL-E-continual), not the system's.
+      audio: float32 [samples]; where a prompt is continued, with the prompt (through the codec) before it.
+      info: of generated speech, as `Audio.info`.
     """
 
     audio: np.ndarray
@@ -117,7 +116,7 @@ class Voice:
         """Audio of takes with all codebooks; where a prompt was continued, with the prompt before it."""
         info = self.codec.info
         contexts = [
-            job.prompt_codes if m.trial.prompt_text is None else job.prompt_codes[-CONTEXT_FRAMES:]
+            job.prompt_codes if m.trial.continues else job.prompt_codes[-CONTEXT_FRAMES:]
             for m, job in zip(materials, jobs, strict=True)
         ]
         wholes = [np.concatenate([context, take.codes]) for context, take in zip(contexts, takes, strict=True)]
@@ -132,8 +131,7 @@ class Voice:
                 "log_probability": take.log_probability,
                 "problems": [] if take.finished else ["no_end_of_speech"],
             }
-            continued = m.trial.prompt_text is None
-            said.append(Said(samples, {**facts, "prompt_samples": head}) if continued else Said(samples[head:], facts))
+            said.append(Said(samples if m.trial.continues else samples[head:], facts))
         return said
 
 
@@ -179,14 +177,11 @@ def _nar(voice: Voice, materials: Sequence[Material], _: int) -> list[Said]:
     """Codebook 1 of the recording, the others by the NAR."""
     jobs = voice.jobs(materials)
     codes, lengths = voice.codec.encode([m.reference for m in materials])
-    starts = [
-        len(job.prompt_codes) if m.trial.prompt_text is None else 0 for m, job in zip(materials, jobs, strict=True)
-    ]
+    starts = [len(job.prompt_codes) if m.trial.continues else 0 for m, job in zip(materials, jobs, strict=True)]
     first = [codes[i, start : lengths[i], 0].astype(np.int32) for i, start in enumerate(starts)]
     filled = voice.fill(jobs, first)
     said = voice.finish(materials, jobs, [Take(c, True, 0.0) for c in filled])
-    kept = ("frames", "seconds", "prompt_samples")  # nothing else was the model's
-    return [Said(s.audio, {key: s.info[key] for key in kept if key in s.info}) for s in said]
+    return [Said(s.audio, {key: s.info[key] for key in ("frames", "seconds")}) for s in said]  # the rest is not its own
 
 
 def _next(trials: Sequence[Trial], i: int, field: str) -> Trial | None:

@@ -56,6 +56,11 @@ class Trial:
     prompt_text: str | None
     prompt_hash: str
 
+    @property
+    def continues(self) -> bool:
+        """Whether the prompt is the beginning of the utterance itself."""
+        return self.prompt_text is None
+
 
 @dataclasses.dataclass(frozen=True)
 class TrialList:
@@ -107,9 +112,9 @@ def make_trials(
     """
     maker = _Maker(corpus, protocol, language)
     trials: list[Trial] = []
+    ordered = maker.ordered()
     rejected = [*corpus.rejected, *maker.rejected]
     n_utterances = 0
-    ordered = maker.ordered()
     bar = tqdm(total=min(limit or len(ordered), len(ordered)), desc="trials", unit="utterance", disable=not progress)
     with bar:
         for spoken in ordered:
