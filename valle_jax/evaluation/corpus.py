@@ -70,14 +70,15 @@ class Corpus:
           UserError: neither a corpus nor a dataset directory, or a dataset directory without `audio`.
         """
         root = pathlib.Path(data)
+        rejected: list[Rejected] = []
         if (root / "dataset.json").is_file():
             if audio is None:
                 raise UserError(f"{root} is a dataset directory: say where its recordings are with --audio CORPUS")
-            listed, rejected, root = _of_dataset(root), [], pathlib.Path(audio)
+            listed, root = _of_dataset(root), pathlib.Path(audio)
         else:
             if audio is not None:
                 raise UserError(f"--audio is for dataset directories, and {root} is none (no dataset.json)")
-            listed, rejected = _of_layout(root)
+            listed = _of_layout(root, rejected)
         root = root if root.is_dir() else root.parent
         kept = []
         for recording in sorted(listed, key=lambda recording: recording.utterance):
@@ -99,16 +100,17 @@ class Corpus:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 
-def _of_layout(root: pathlib.Path) -> tuple[list[Spoken], list[Rejected]]:
+def _of_layout(root: pathlib.Path, rejected: list[Rejected]) -> list[Spoken]:
+    """The recordings that are files; the others are added to `rejected`."""
     from data_prep.sources import detect_layout, list_recordings
 
-    listed, rejected = [], []
+    listed = []
     for r in list_recordings(root, detect_layout(root)):
         if r.offset is not None or r.start_seconds is not None or r.end_seconds is not None:
             rejected.append(Rejected(r.utterance_id, "it is a part of an archive or of a longer file; unpack it first"))
         else:
             listed.append(Spoken(r.utterance_id, r.speaker_id, r.text, r.source, 0.0, r.split, r.language))
-    return listed, rejected
+    return listed
 
 
 def _of_dataset(folder: pathlib.Path) -> list[Spoken]:

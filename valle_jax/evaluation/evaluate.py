@@ -65,8 +65,8 @@ def evaluate(
       trials: a trial list to use instead of one made from `data`.
       whole_prompts: take whole recordings for prompts instead of cutting them at words.
       cache: folder of audio and values, which evaluations may share; default: OUT/cache.
-      shard: (i, n): only say and measure every n-th trial from the i-th, and write no report; a run without it, on the
-        same folder, then puts the parts together.
+      shard: (i, n): only say and measure every n-th trial from the i-th, and write no report; a run without it on
+        the same folder then puts the parts together.
       language: of the texts, as espeak-ng names it.
       codec_weights: file with the codec's weights, where they are not to be fetched.
       progress: whether bars are shown.
