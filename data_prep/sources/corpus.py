@@ -43,8 +43,8 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
-        return self.root.rstrip("/").rpartition("/")[2]
+        """Of the folder, whatever links lead to it."""
+        return os.path.basename(self.root.rstrip("/") if is_remote(self.path) else os.path.realpath(self.root))
 
     @functools.cached_property
     def top(self) -> dict[str, str]:
