@@ -2,6 +2,7 @@
 
     python benchmarks/synthesis.py                      # 4 s from a 3 s prompt, `small`, batch 1
     python benchmarks/synthesis.py --batch-sizes 1 8 --preset tiny
+    python benchmarks/synthesis.py --set model.group_size=2
 
 Decoders are random and forced to draw exactly the asked length, which costs what trained ones cost. The limit: a
 real-time factor of 0.20 (AR + NAR) on two CPU cores in float32, `small`; PyTorch eager with a cache needs 0.45.
@@ -19,6 +20,7 @@ import numpy as np
 import tyro
 
 from valle_jax.codec import get_codec
+from valle_jax.config import parse_settings
 from valle_jax.configs import get_preset
 from valle_jax.inference.batching import Job, ar_batch, generate, nar_batch
 from valle_jax.inference.generate import generate_ar, generate_nar
@@ -43,6 +45,8 @@ class Synthesis:
     """Of the acoustic prompt."""
     repeats: int = 5
     """Timed runs after the first; the median counts."""
+    set: tuple[str, ...] = ()
+    """Configuration overrides, key=value."""
 
     def run(self) -> None:
         """Runs the benchmark."""
@@ -54,6 +58,7 @@ class Synthesis:
                     "model.n_symbols": Vocabulary.default().size,
                     "model.codebooks": codec.info.codebooks,
                     "model.codebook_size": codec.info.codebook_size,
+                    **parse_settings(self.set),
                 }
             )
             decoder = build(config.model)
@@ -91,7 +96,8 @@ class Synthesis:
                     "ar": round(seconds["ar"] / audio, 4),
                     "nar": round(seconds["nar"] / audio, 4),
                     "codec_decode": round(seconds["codec"] / self.seconds, 4),
-                    "ar_tokens_per_second": round(frames * batch_size / seconds["ar"], 1),
+                    "ar_frames_per_second": round(frames * batch_size / seconds["ar"], 1),
+                    "ar_steps_per_second": round(-(-frames // ar[0].config.codes_per_step) / seconds["ar"], 1),
                     "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
                 }
             )

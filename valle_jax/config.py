@@ -44,6 +44,7 @@ class ModelConfig:
     norm_position: Literal["pre", "post"] = "pre"  # LayerNorm before the branch, or after the residual sum
     activation: Literal["gelu", "relu", "swiglu"] = "gelu"  # of the feed-forward layer
     text_attention: Literal["causal", "bidirectional"] = "causal"  # AR only: what a phoneme sees of the phonemes
+    group_size: int = 1  # AR only: codes of codebook 1 in one step (VALL-E 2: 1, 2, 4, 8)
     ar_tied: bool = True  # AR only: output projection = acoustic embedding
     nar_tying: Literal["same", "next", "none"] = "same"  # NAR only: head of codebook k = embedding of codebook k, k+1
     nar_stage: Literal["adaln", "token"] = "adaln"  # NAR only: the stage modulates every norm, or is a token (VALL-E 2)
@@ -66,7 +67,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_choices(self)
-        for name in ("d_model", "n_layers", "n_heads", "d_ff"):
+        for name in ("d_model", "n_layers", "n_heads", "d_ff", "group_size"):
             _require(getattr(self, name) > 0, f"model.{name} must be positive, not {getattr(self, name)}")
         _require(
             self.d_model % self.n_heads == 0,
@@ -83,6 +84,11 @@ class ModelConfig:
                 self.position_scale == "fixed" and self.position_amplitude == 1,
                 "model.position_scale and model.position_amplitude are of sinusoids, not of model.positions=rotary",
             )
+
+    @property
+    def codes_per_step(self) -> int:
+        """Frames that one acoustic token stands for: the AR's G; the NAR sees every frame."""
+        return self.group_size if self.stage == "ar" else 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,27 +22,30 @@ def utterance(rng: np.random.Generator, phonemes: int, frames: int) -> tuple[np.
 
 
 def pack(utterances, length: int, config: ModelConfig, *, stage: int = 1, prompt_frames: int = 0) -> dict:
-    """One row [1, length] that holds the utterances one behind the other."""
+    """One row [1, length] that holds the utterances one behind the other; groups must divide their frames."""
+    G = config.codes_per_step
     batch = {name: np.zeros((1, length), np.int32) for name in ("token", "kind", "segment", "position")}
-    batch["target"] = np.full((1, length), -1, np.int32)
+    batch["token"], batch["target"] = np.zeros((1, length * G), np.int32), np.full((1, length * G), -1, np.int32)
+    token, target = batch["token"].reshape(length, G), batch["target"].reshape(length, G)
     batch["codes"] = np.zeros((1, length, config.codebooks), np.int32)
     batch["stage"] = np.full(1, stage, np.int32)
     at = 0
     for segment, (phonemes, codes) in enumerate(utterances, start=1):
         first = codes[:, 0]
         if config.stage == "ar" and config.prepend_bos:
-            first = np.concatenate([[config.codebook_size + 1], first])
-        text, acoustic = len(phonemes) + 1, len(first)
+            first = np.concatenate([[config.codebook_size + 1] * G, first])
+        text, acoustic = len(phonemes) + 1, len(first) // G
         begin, end = at + text, at + text + acoustic
-        batch["token"][0, at:begin] = [*phonemes, EOS_ID]
+        token[at:begin, 0] = [*phonemes, EOS_ID]
         batch["kind"][0, at:begin] = KIND_TEXT
         batch["kind"][0, begin:end] = KIND_ACOUSTIC
         batch["segment"][0, at:end] = segment
         batch["position"][0, at:begin] = np.arange(text)
-        batch["position"][0, begin:end] = np.arange(acoustic)
+        batch["position"][0, begin:end] = G * np.arange(acoustic)
         if config.stage == "ar":
-            batch["token"][0, begin:end] = first
-            batch["target"][0, end - 1 - len(codes) : end] = [*codes[:, 0], config.codebook_size]
+            token[begin:end] = first.reshape(-1, G)
+            target[end - 1 - len(codes) // G : end - 1] = codes[:, 0].reshape(-1, G)
+            target[end - 1, 0] = config.codebook_size
         else:
             batch["codes"][0, begin:end] = codes
             batch["kind"][0, begin : begin + prompt_frames] = KIND_PROMPT

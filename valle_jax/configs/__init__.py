@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from valle_jax.inference.synthesizer import Options
 
-PRESETS = ("tiny", "digits", "small", "base", "large")
+PRESETS = ("tiny", "digits", "small", "base", "large", "valle2")
 
 
 def get_preset(name: str, stage: Stage) -> Config:

@@ -1,12 +1,16 @@
 """What a batch of packed rows is: the contract between the input pipeline, the models and the samplers.
 
-A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks:
+A batch is a dict of int32 arrays; B rows, R tokens per row, Q codebooks, G codes of codebook 1 in one token of the AR
+(`model.group_size`; 1 for the NAR). The codes of a token stand side by side: it has the places r G to r G + G - 1.
 
-    token     [B, R]     phoneme id, or for the AR the code of codebook 1 (begin of audio: codebook_size + 1); NAR: 0
+    token     [B, R G]   phoneme id, in the first place; or for the AR the codes of codebook 1 (begin of audio:
+                         codebook_size + 1 in all places); NAR: 0
     kind      [B, R]     one of the KIND_ constants
     segment   [B, R]     1, 2, … per example, 0 for padding; attention stays inside a segment
-    position  [B, R]     from 0, counted separately for text (see `text_positions`) and for acoustic tokens of a segment
-    target    [B, R]     what to predict there (AR: a code or end of speech = codebook_size), NO_TARGET for nothing
+    position  [B, R]     from 0, counted separately for text (see `text_positions`) and, in frames and so G apart, for
+                         acoustic tokens of a segment
+    target    [B, R G]   what to predict there, NO_TARGET for nothing; AR: the codes of the next token; behind the last
+                         codes end of speech = codebook_size in the first place and nothing in the others
     codes     [B, R, Q]  NAR only: all codebooks of acoustic tokens
     language  [B, R]     only with `model.n_languages`: of phonemes
     stage     [B]        NAR only: the codebook that the row predicts, 1..Q-1 (0-based)
@@ -34,6 +38,11 @@ NO_TARGET = -1
 def mark_tokens(config: ModelConfig) -> int:
     """Tokens of a segment that are neither text nor frames: the AR's begin of audio, the NAR's stage; 0 or 1."""
     return int(config.prepend_bos if config.stage == "ar" else config.nar_stage == "token")
+
+
+def per_code(x_BR, codes_BX):
+    """What is said of tokens, [B, R], said of their codes, [B, R G]; NumPy or JAX."""
+    return x_BR.repeat(codes_BX.shape[1] // x_BR.shape[1], axis=1)
 
 
 def text_positions(n_phonemes: Sequence[int], n_frames: Sequence[int], config: ModelConfig) -> np.ndarray:

@@ -33,7 +33,7 @@ class Example:
       text: int32 [S], phonemes and the end of text.
       text_position: int32 [S].
       prompt: int32 [P, Q], frames that all codebooks are shown of; none for the AR.
-      frames: int32 [T, Q], frames to predict.
+      frames: int32 [T, Q], frames to predict; for the AR whole groups.
     """
 
     text: np.ndarray
@@ -50,20 +50,24 @@ class RowWriter:
         self._is_ar = config.model.stage == "ar"
         self.codebooks = dataset.info.codec.codebooks
         self._end_of_speech = dataset.info.codec.codebook_size
-        self._bos = [dataset.info.codec.codebook_size + 1] * config.model.prepend_bos
+        self._group = config.model.codes_per_step
+        self._bos = [dataset.info.codec.codebook_size + 1] * self._group * config.model.prepend_bos
         self._separator = separator(dataset.info.vocabulary)
         self._prompt = config.data.nar_prompt
         self._prompt_frames = prompt_frames(dataset, config)
 
     def example(self, utterances: Sequence[Utterance], seed: int, epoch: int, first_record: int) -> Example:
-        """Joins utterances of a speaker; for the NAR the prompt is drawn by (seed, epoch, first record)."""
+        """Joins utterances of a speaker; for the NAR the prompt is drawn by (seed, epoch, first record).
+
+        Where a group has several codes, the first frames are cut so that groups divide the rest (P2, section 3.2).
+        """
         *others, last = [utterance.phonemes for utterance in utterances]
         phonemes = [np.concatenate([other, self._separator]) for other in others] + [np.append(last, EOS_ID)]
         text = np.concatenate(phonemes).astype(np.int32)
-        position = text_positions(
-            [len(p) for p in phonemes], [len(utterance.codes) for utterance in utterances], self._model
-        )
-        frames = np.concatenate([utterance.codes for utterance in utterances]).astype(np.int32)
+        codes = [utterance.codes for utterance in utterances]
+        codes[0] = codes[0][sum(map(len, codes)) % self._group :]
+        position = text_positions([len(p) for p in phonemes], [len(c) for c in codes], self._model)
+        frames = np.concatenate(codes).astype(np.int32)
         start, count, first_target = self._draw_prompt(len(frames), seed, epoch, first_record)
         return Example(text, position, frames[start : start + count], frames[first_target:])
 
@@ -87,20 +91,27 @@ class RowWriter:
                 end = self._write_ar(batch, row, text_end, example)
             else:
                 end = self._write_nar(batch, row, text_end, example)
-            batch["token"][row, start:text_end] = example.text
+            self._codes_of(batch, "token", row)[start:text_end, 0] = example.text
             batch["kind"][row, start:text_end] = KIND_TEXT
             batch["segment"][row, start:end] = segment
             batch["position"][row, start:text_end] = example.text_position
-            batch["position"][row, text_end:end] = np.arange(end - text_end)
+            batch["position"][row, text_end:end] = self._group * np.arange(end - text_end)
 
     def _write_ar(self, batch: Batch, row: int, start: int, example: Example) -> int:
         """Writes the acoustic tokens behind the text, and returns their end; the last of the text predicts too."""
-        codes = example.frames[:, 0]
-        end = start + len(self._bos) + len(codes)
-        batch["token"][row, start:end] = [*self._bos, *codes]
+        codes = example.frames[:, 0].reshape(-1, self._group)
+        tokens = np.reshape([*self._bos, *example.frames[:, 0]], (-1, self._group))
+        end = start + len(tokens)
+        self._codes_of(batch, "token", row)[start:end] = tokens
         batch["kind"][row, start:end] = KIND_ACOUSTIC
-        batch["target"][row, end - len(codes) - 1 : end] = [*codes, self._end_of_speech]
+        target = self._codes_of(batch, "target", row)
+        target[end - len(codes) - 1 : end - 1] = codes
+        target[end - 1, 0] = self._end_of_speech
         return end
+
+    def _codes_of(self, batch: Batch, name: str, row: int) -> np.ndarray:
+        """A row of `token` or `target` by tokens, [R, G]: a view."""
+        return batch[name][row].reshape(-1, self._group)
 
     def _write_nar(self, batch: Batch, row: int, start: int, example: Example) -> int:
         """Writes the prompt, the frames and perhaps the stage behind the text, and returns their end."""
@@ -120,7 +131,8 @@ def empty_batch(rows: int, config: Config, codebooks: int) -> Batch:
     """A batch that is all padding; a NAR batch is of stage 1."""
     shape = (rows, config.data.row_length)
     batch: Batch = {name: np.zeros(shape, np.int32) for name in ("token", "kind", "segment", "position")}
-    batch["target"] = np.full(shape, NO_TARGET, np.int32)
+    batch["token"] = np.zeros((rows, config.data.row_length * config.model.codes_per_step), np.int32)
+    batch["target"] = np.full_like(batch["token"], NO_TARGET)
     if config.model.stage == "nar":
         batch["codes"] = np.zeros((*shape, codebooks), np.int32)
         batch["stage"] = np.ones(rows, np.int32)

@@ -50,6 +50,7 @@ class Packing:
       separator_tokens: between the phonemes of two joined utterances.
       segment_frames: length of an acoustic prompt that is given additionally; at most half of the frames are.
       share: of the split's utterances; which they are depends on nothing else.
+      frames_per_token: the AR's group size; frames that fill no group are left out.
     """
 
     split: str
@@ -62,6 +63,7 @@ class Packing:
     separator_tokens: int
     segment_frames: int
     share: float = 1.0
+    frames_per_token: int = 1
 
     @classmethod
     def of(cls, dataset: Dataset, config: Config, split: str, seed: int, epoch: int) -> Packing:
@@ -78,6 +80,7 @@ class Packing:
             separator_tokens=len(separator(dataset.info.vocabulary)),
             segment_frames=0 if is_ar or config.data.nar_prompt != "segment" else prompt_frames(dataset, config),
             share=config.data.share if split == "train" else 1.0,
+            frames_per_token=config.model.codes_per_step,
         )
 
 
@@ -103,7 +106,7 @@ class Plan:
       n_utterances: in rows.
       n_skipped: utterances too long for a row.
       n_tokens: in rows, padding not counted.
-      n_frames: acoustic frames of the utterances in rows.
+      n_frames: acoustic frames in rows.
     """
 
     bounds: np.ndarray
@@ -299,6 +302,8 @@ def _lengths(index: Index, packing: Packing, records: np.ndarray, starts: np.nda
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     sizes = np.diff(starts, append=len(records))
     frames = np.add.reduceat(index.n_frames[records].astype(np.int64), starts)
+    steps = frames // packing.frames_per_token
     phonemes = np.add.reduceat(index.n_phonemes[records].astype(np.int64), starts)
     prompt = np.minimum(packing.segment_frames, frames // 2)
-    return phonemes + (sizes - 1) * packing.separator_tokens + packing.example_tokens + prompt + frames, frames
+    tokens = phonemes + (sizes - 1) * packing.separator_tokens + packing.example_tokens + prompt + steps
+    return tokens, steps * packing.frames_per_token

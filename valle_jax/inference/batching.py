@@ -38,7 +38,7 @@ class Job:
 
     @property
     def prefix_length(self) -> int:
-        """Tokens before the first generated one, a begin-of-audio token not counted."""
+        """Phonemes and frames before the first generated one."""
         return len(self.text) + len(self.prompt_codes)
 
 
@@ -67,9 +67,10 @@ def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np
     """The text part of every row, [B, length]; the rest is padding."""
     names = ["token", "kind", "segment", "position", *["language"] * bool(config.n_languages)]
     batch = {name: np.zeros((len(jobs), length), np.int32) for name in names}
+    batch["token"] = np.zeros((len(jobs), length * config.codes_per_step), np.int32)
     for row, job in enumerate(jobs):
         text = slice(0, len(job.text))
-        batch["token"][row, text] = job.text
+        _codes_of(batch, row, config)[text, 0] = job.text
         batch["kind"][row, text] = KIND_TEXT
         batch["segment"][row, text] = 1
         if config.n_languages:
@@ -79,22 +80,31 @@ def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np
     return batch
 
 
-def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int) -> slice:
+def _codes_of(batch: dict[str, np.ndarray], row: int, config: ModelConfig) -> np.ndarray:
+    """The tokens of a row, [length, G]: a view."""
+    return batch["token"][row].reshape(-1, config.codes_per_step)
+
+
+def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int, config: ModelConfig) -> slice:
     """Marks `count` acoustic tokens behind the text of a row and returns where they are."""
     where = slice(len(job.text), len(job.text) + count)
     batch["kind"][row, where] = KIND_ACOUSTIC
     batch["segment"][row, where] = 1
-    batch["position"][row, where] = np.arange(count)
+    batch["position"][row, where] = config.codes_per_step * np.arange(count)
     return where
 
 
 def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:
-    """Prefixes for `generate_ar`, padded to a length bucket."""
-    bos = [decoder.config.codebook_size + 1] * decoder.config.prepend_bos
-    batch = _rows(jobs, bucket(max(job.prefix_length for job in jobs) + len(bos)), decoder.config)
-    for row, job in enumerate(jobs):
-        tokens = [*bos, *job.prompt_codes[:, 0]]
-        batch["token"][row, _add_acoustic(batch, row, job, len(tokens))] = tokens
+    """Prefixes for `generate_ar`, padded to a length bucket; where groups do not divide a prompt, it starts later."""
+    config = decoder.config
+    G = config.codes_per_step
+    jobs = [dataclasses.replace(job, prompt_codes=job.prompt_codes[len(job.prompt_codes) % G :]) for job in jobs]
+    bos = [config.codebook_size + 1] * G * config.prepend_bos
+    tokens = [np.reshape([*bos, *job.prompt_codes[:, 0]], (-1, G)) for job in jobs]
+    length = max(len(job.text) + len(its) for job, its in zip(jobs, tokens, strict=True))
+    batch = _rows(jobs, bucket(length), config)
+    for row, (job, its) in enumerate(zip(jobs, tokens, strict=True)):
+        _codes_of(batch, row, config)[_add_acoustic(batch, row, job, len(its), config)] = its
     return batch
 
 
@@ -105,7 +115,7 @@ def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], config:
     batch["codes"] = np.zeros((*batch["token"].shape, jobs[0].prompt_codes.shape[1]), np.int32)
     for row, (job, codes) in enumerate(zip(jobs, first_codebook, strict=True)):
         prompt_frames = len(job.prompt_codes)
-        start = _add_acoustic(batch, row, job, prompt_frames + len(codes) + mark_tokens(config)).start
+        start = _add_acoustic(batch, row, job, prompt_frames + len(codes) + mark_tokens(config), config).start
         target = start + prompt_frames
         end = target + len(codes)
         batch["kind"][row, start:target] = KIND_PROMPT

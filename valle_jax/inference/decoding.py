@@ -21,7 +21,7 @@ class Slots:
 
     Attributes:
       cache: keys and values of the tokens; with guidance of 2B rows, the second half without the text.
-      logits: float32 [B, V + 1] of the next code; with guidance [2B, V + 1].
+      logits: float32 [B, G, V + 1] of the next codes; with guidance [2B, G, V + 1].
       first_position: int32 [B], position of the first frame to draw.
       keys: [B], a random key each.
       min_frames: int32 [B], end of speech is not drawn before.
@@ -68,8 +68,8 @@ def prefill(
 
     Args:
       model: an AR decoder.
-      batch: token, kind, segment, position, int32 [B, T]; ends with the last frame of the acoustic prompt, or with the
-        token before the first frame where there is no prompt.
+      batch: token int32 [B, T G], kind, segment, position, int32 [B, T]; ends with the last frames of the acoustic
+        prompt, or with the token before the first frames where there is no prompt.
       keys_B: one random key per row.
       min_frames_B: int32 [B].
       max_frames_B: int32 [B].
@@ -79,7 +79,8 @@ def prefill(
     """
     B = keys_B.shape[0]
     # Acoustic positions are counted on from the prompt's (and a begin-of-audio token's, which holds position 0).
-    first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + 1, 0), axis=1)
+    step = model.config.codes_per_step
+    first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + step, 0), axis=1)
     if sampling.guided:
         hidden = hide_text(batch)
         batch = {name: jnp.concatenate([batch[name], hidden[name]]) for name in batch}
@@ -101,37 +102,44 @@ def prefill(
 
 
 def draw(model: ARDecoder, layers: list[Block], sampling: Sampling, slots: Slots) -> Slots:
-    """One more code in every live slot; `layers` are the model's, unstacked."""
-    B = slots.keys.shape[0]
-    end_of_speech = model.config.codebook_size
-    logits = slots.logits[:B]
-    if sampling.guided:
-        logits = slots.logits[B:] + sampling.guidance * (logits - slots.logits[B:])
-    early = slots.length < slots.min_frames
-    is_end = jnp.arange(logits.shape[-1]) == end_of_speech
-    allowed = jnp.where(early[:, None] & is_end[None], -jnp.inf, logits)
-    keys = jax.vmap(jax.random.fold_in)(slots.keys, slots.length)
-    code = sampling.draw(allowed, keys, slots.recent)
-    row = jnp.arange(B)
-    log_probability = jax.nn.log_softmax(slots.logits[:B])[row, code]
-    ended = (code == end_of_speech) & slots.live
-    alive = slots.live & ~ended
-    length = slots.length + alive
-    recent = (
-        jnp.concatenate([slots.recent[:, 1:], code[:, None]], axis=1) if sampling.repetition_window else slots.recent
-    )
+    """A step: one more group of codes in every live slot; `layers` are the model's, unstacked."""
 
     def per_row(x: jax.Array) -> jax.Array:
         """What is fed to the decoder: with guidance every row twice."""
         return jnp.concatenate([x, x]) if sampling.guided else x
 
     position = slots.first_position + slots.length
-    next_logits, cache = model.decode(per_row(jnp.where(alive, code, 0)), per_row(position), slots.cache, layers)
-    return dataclasses.replace(
+    codes = []
+    for place in range(model.config.codes_per_step):
+        slots, code = _draw_code(slots, slots.logits[:, place], sampling, end_allowed=place == 0)
+        codes.append(code)
+    logits, cache = model.decode(per_row(jnp.stack(codes, axis=1)), per_row(position), slots.cache, layers)
+    # A slot that has ended stays as long as it is, however long the others go on.
+    length = jnp.where(per_row(slots.live), cache.length, slots.cache.length)
+    return dataclasses.replace(slots, logits=logits, cache=dataclasses.replace(cache, length=length))
+
+
+def _draw_code(slots: Slots, logits: jax.Array, sampling: Sampling, *, end_allowed: bool) -> tuple[Slots, jax.Array]:
+    """One more code in every live slot, and what the decoder is fed of it: int32 [B], 0 where a slot has ended."""
+    B, end_of_speech = slots.keys.shape[0], logits.shape[-1] - 1
+    given_text = logits[:B]
+    if sampling.guided:
+        logits = logits[B:] + sampling.guidance * (given_text - logits[B:])
+    early = slots.length < slots.min_frames if end_allowed else jnp.ones(B, bool)
+    is_end = jnp.arange(logits.shape[-1]) == end_of_speech
+    allowed = jnp.where(early[:, None] & is_end[None], -jnp.inf, logits)
+    keys = jax.vmap(jax.random.fold_in)(slots.keys, slots.length)
+    code = sampling.draw(allowed, keys, slots.recent)
+    row = jnp.arange(B)
+    log_probability = jax.nn.log_softmax(given_text)[row, code]
+    ended = (code == end_of_speech) & slots.live
+    alive = slots.live & ~ended
+    length = slots.length + alive
+    recent = (
+        jnp.concatenate([slots.recent[:, 1:], code[:, None]], axis=1) if sampling.repetition_window else slots.recent
+    )
+    drawn = dataclasses.replace(
         slots,
-        # A slot that has ended stays as long as it is, however long the others go on.
-        cache=dataclasses.replace(cache, length=jnp.where(per_row(alive), cache.length, slots.cache.length)),
-        logits=next_logits,
         codes=slots.codes.at[row, jnp.where(alive, slots.length, slots.codes.shape[1])].set(code, mode="drop"),
         length=length,
         live=alive & (length < slots.max_frames),
@@ -139,3 +147,4 @@ def draw(model: ARDecoder, layers: list[Block], sampling: Sampling, slots: Slots
         log_probability=slots.log_probability + jnp.where(slots.live, log_probability, 0.0),
         recent=recent,
     )
+    return drawn, jnp.where(alive, code, 0)

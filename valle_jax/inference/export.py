@@ -19,10 +19,10 @@ CARD = """# A VALL-E model
 Made by valle-jax {version}. Codec: {codec.name} ({codec.sample_rate} Hz, {codec.frames_per_second:g} frames/s,
 {codec.codebooks} codebooks of {codec.codebook_size}). Text: {symbols} phoneme symbols, table {table}.
 
-| decoder | layers | width | heads | parameters | trained steps |
-|---|---|---|---|---|---|
-| AR | {ar.n_layers} | {ar.d_model} | {ar.n_heads} | {ar_count:,} | {ar_steps:,} |
-| NAR | {nar.n_layers} | {nar.d_model} | {nar.n_heads} | {nar_count:,} | {nar_steps:,} |
+| decoder | layers | width | heads | frames a token | parameters | trained steps |
+|---|---|---|---|---|---|---|
+| AR | {ar.n_layers} | {ar.d_model} | {ar.n_heads} | {ar.codes_per_step} | {ar_count:,} | {ar_steps:,} |
+| NAR | {nar.n_layers} | {nar.d_model} | {nar.n_heads} | {nar.codes_per_step} | {nar_count:,} | {nar_steps:,} |
 
 Zero-shot text to speech imitates the voice of its prompt: use recordings of people who agreed to it, and say that the
 result is synthetic.

@@ -53,11 +53,14 @@ def generate_ar(
 ) -> Generated:
     """Draws codebook 1 behind each row's prompt until its end of speech.
 
+    A step gives the G codes of a group (`model.group_size`), drawn in order, each from a distribution of its own. End
+    of speech is drawn in the first place of a group only, which is where training puts it.
+
     Args:
       decoder: an AR decoder.
       params: its parameters.
-      batch: one segment per row, padded on the right: token, kind, segment, position, int32 [B, T]; it ends with the
-        last frame of the acoustic prompt (or with the token before the first frame where there is no prompt).
+      batch: one segment per row, padded on the right: token int32 [B, T G], kind, segment, position, int32 [B, T]; it
+        ends with the last frames of the acoustic prompt (or with the token before the first where there is no prompt).
       keys_B: one random key per row.
       min_frames_B: int32 [B], end of speech is not drawn before.
       max_frames_B: int32 [B], drawing stops there, with `finished` False.
@@ -77,7 +80,7 @@ def generate_ar(
             min_frames_B,
             max_frames_B,
             sampling=sampling,
-            capacity=batch["token"].shape[1] + max_frames,
+            capacity=batch["segment"].shape[1] + -(-max_frames // decoder.config.codes_per_step),
             max_frames=max_frames,
         ),
     )

@@ -106,16 +106,18 @@ def export(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the layout has no place for one of the decoder's switches.
     """
+    of_stage = {
+        "ar": (("text_attention", ("bidirectional",)), ("group_size", (1,))),
+        "nar": (("nar_stage", ("adaln",)), ("nar_context", ("prompt",))),
+    }
     for name, possible in (
         ("activation", ("relu",)),
-        ("text_attention", ("bidirectional",)),
-        ("nar_stage", ("adaln",)),
-        ("nar_context", ("prompt",)),
+        *of_stage[config.stage],
         ("positions", ("sinusoidal",)),
         ("text_position_step", (1.0,)),
         ("text_position_anchor", ("segment",)),
     ):
-        if getattr(config, name) not in possible and not (name == "text_attention" and config.stage == "nar"):
+        if getattr(config, name) not in possible:
             raise ValueError(f"model.{name}={getattr(config, name)} has no place in that layout, only {possible[0]}")
     stage, root = config.stage, config.d_model**0.5
     embed = params["embed"]

@@ -17,6 +17,7 @@ import jax.export  # a module of its own, which `import jax` leaves out
 import jax.numpy as jnp
 
 from valle_jax.config import ModelConfig
+from valle_jax.errors import UserError
 from valle_jax.inference.generate import generate_nar
 from valle_jax.inference.model_dir import flatten, unflatten
 from valle_jax.model import Decoder, build
@@ -55,6 +56,8 @@ def export(
     token, position, cache)` the same again, one token per row later; `nar(params, batch)` all codes, int32 [rows,
     prefix_tokens + max_frames, Q]. Batches are as `valle_jax.data.batch` describes them.
     """
+    if config_ar.group_size > 1:
+        raise UserError(f"model.group_size={config_ar.group_size} has no place in ar_step, which takes one code a row")
     # XLA's attention is the one that every platform has.
     ar, nar = (
         build(dataclasses.replace(config, dtype=dtype, attention="xla", remat="none"))
@@ -76,14 +79,15 @@ def export(
 
     def prefill(params: dict[str, jax.Array], batch: dict[str, jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         logits, cache = with_cache(params, batch)
-        return logits, jax.tree.leaves(cache)
+        return logits[:, 0], jax.tree.leaves(cache)
 
     def step(
         params: dict[str, jax.Array], token: jax.Array, position: jax.Array, cache: list[jax.Array]
     ) -> tuple[jax.Array, list[jax.Array]]:
         model = bound(params)
-        logits, grown = model.decode(token, position, jax.tree.unflatten(structure, cache), model.unstack())
-        return logits, jax.tree.leaves(grown)
+        grown = jax.tree.unflatten(structure, cache)
+        logits, grown = model.decode(token[:, None], position, grown, model.unstack())
+        return logits[:, 0], jax.tree.leaves(grown)
 
     def fill(params: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
         return generate_nar(nar, unflatten(params), batch)

@@ -31,7 +31,7 @@ class Plan:
     """
 
     preset: str
-    """Configuration to start from: tiny, digits, small, base or large."""
+    """Configuration to start from: tiny, digits, small, base, large or valle2."""
     stage: Stage
     """ar: the first codebook; nar: the others."""
     topology: str
@@ -83,7 +83,7 @@ class Plan:
         if not self.topology.startswith("gpu"):
             jax.config.update("jax_platforms", "cpu")  # the accelerators of this machine are not needed
         topology = get_topology(self.topology, self.slices)
-        speech = Speech(seconds=self.seconds)
+        speech = Speech(seconds=self.seconds, frames_per_token=config.model.codes_per_step)
         if self.what == "sample":
             self._sample(config, topology)
         elif self.search:

@@ -60,6 +60,7 @@ def estimate(config: Config, mesh: Mesh, chip: Chip, speech: Speech) -> Estimate
     kept = {"none": D * (3 / tensor + 8) + 3 * F, "dots": D * (3 / tensor + 3), "full": D}[model.remat]
     at_work = D * (14 + 6 / tensor) + 6 * F
     logits = 2.0 * (min(train.loss_chunk, config.data.row_length) / config.data.row_length or 1.0) * model.codebook_size
+    logits *= model.codes_per_step
     activations = alive * (2 * (kept * model.n_layers + at_work) + 4 * logits)
 
     weights = 2.0 * decoder.n_parameters / tensor  # bfloat16, of one chip's part of every layer

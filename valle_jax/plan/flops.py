@@ -27,17 +27,19 @@ class Speech:
       frames_per_second: of the codec.
       phonemes_per_second: spoken.
       fill: share of a row that is no padding.
+      frames_per_token: of the AR, `model.group_size`.
     """
 
     seconds: float = 12.3
     frames_per_second: float = 75.0
     phonemes_per_second: float = 14.0
     fill: float = 0.97
+    frames_per_token: int = 1
 
     @property
     def segment_tokens(self) -> float:
-        """Of one utterance: frames, phonemes and the end of the text."""
-        return self.seconds * (self.frames_per_second + self.phonemes_per_second) + 1
+        """Of one utterance: frames or groups of them, phonemes and the end of the text."""
+        return self.seconds * (self.frames_per_second / self.frames_per_token + self.phonemes_per_second) + 1
 
     @property
     def frame_share(self) -> float:
@@ -86,8 +88,9 @@ def train_flops(config: Config, decoder: Decoder, attention: str, speech: Speech
     blocks = decoder.abstract_params["transformer"]["blocks"]
     first, last = blocks["mlp"]["w_in"].size, blocks["mlp"]["w_out"].size
     dense = 2.0 * tokens * (blocks["w_qkv"].size + blocks["w_o"].size + first + last)
+    groups = 2.0 * tokens * sum(leaf.size for leaf in decoder.abstract_params.get("groups", {}).values())
     outputs = model.codebook_size + (model.stage == "ar")
-    head = 2.0 * tokens * model.d_model * -(-outputs // tile) * tile
+    head = 2.0 * tokens * model.codes_per_step * model.d_model * -(-outputs // tile) * tile
     per_key = 4.0 * tokens * model.d_model * model.n_layers  # scores and their use, all heads
     segment = min(speech.segment_tokens, length)
     seen = segment if model.stage == "nar" else (segment + 1) / 2
@@ -100,8 +103,8 @@ def train_flops(config: Config, decoder: Decoder, attention: str, speech: Speech
         "full": dense + scores - 2.0 * tokens * last,  # what a layer ends with, its backward pass does not ask for
     }[model.remat]
     return Flops(
-        forward=dense + head,
-        backward=2 * (dense + head),
+        forward=dense + groups + head,
+        backward=2 * (dense + groups + head),
         attention=scores * (3.5 if attention in _FLASH else 3.0),
         recompute=recompute + (head if config.train.loss_chunk else 0.0),
         model=model_flops(decoder, tokens),

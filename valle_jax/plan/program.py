@@ -60,6 +60,7 @@ def batch_shapes(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
         ("token", "kind", "segment", "position", "target"), (rows, length)
     )
+    shapes["token"] = shapes["target"] = (rows, length * model.codes_per_step)
     if model.n_languages:
         shapes["language"] = (rows, length)
     if model.stage == "nar":
@@ -105,7 +106,7 @@ def trace_sampler(model: ModelConfig, mesh: Mesh, *, rows: int, prefix: int, fra
     params = jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=leaf.dtype), decoder.abstract_params)
     length = prefix if model.stage == "ar" else prefix + frames
     names = ("token", "kind", "segment", "position") + ("language",) * bool(model.n_languages)
-    batch = dict.fromkeys(names, shape(rows, length))
+    batch = dict.fromkeys(names, shape(rows, length)) | {"token": shape(rows, length * model.codes_per_step)}
     with jax.set_mesh(mesh):
         if model.stage == "nar":
             batch |= {"codes": shape(rows, length, model.codebooks)}

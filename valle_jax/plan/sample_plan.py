@@ -61,13 +61,17 @@ class SamplePlan:
 def plan_sampling(config: Config, topology: Topology, *, rows: int, prompt_tokens: int, frames: int) -> SamplePlan:
     """Compiles `generate_ar` or `generate_nar` for the first chip of the topology.
 
-    The loop of the AR ends where all rows have ended; it is taken to run `frames` times.
+    The loop of the AR ends where all rows have ended; it is taken to give all `frames`.
     """
     start = time.perf_counter()
     mesh = make_mesh({"data": 1}, topology.devices[:1])
     compiled = compile_for(trace_sampler(config.model, mesh, rows=rows, prefix=prompt_tokens, frames=frames), mesh)
     refused = compiled if isinstance(compiled, OutOfMemory) else None
-    moved = 0.0 if refused else hbm_bytes(parse_module(program_text(compiled), unknown_trips=frames))
+    moved = (
+        0.0
+        if refused
+        else hbm_bytes(parse_module(program_text(compiled), unknown_trips=-(-frames // config.model.codes_per_step)))
+    )
     chip = topology.chip
     return SamplePlan(
         config=config,

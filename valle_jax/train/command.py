@@ -37,7 +37,7 @@ class Train:
     """
 
     preset: str
-    """Configuration to start from: tiny, digits, small, base or large."""
+    """Configuration to start from: tiny, digits, small, base, large or valle2."""
     stage: Stage
     """ar: the first codebook; nar: the others."""
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]

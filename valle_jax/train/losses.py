@@ -11,7 +11,7 @@ import optax
 from einops import rearrange
 
 from valle_jax.config import ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, NO_TARGET
+from valle_jax.data.batch import KIND_ACOUSTIC, NO_TARGET, per_code
 from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import hide_text
 from valle_jax.model.head import project, vocabulary_tile
@@ -128,5 +128,5 @@ def add_code_noise(
     token = batch["token"]
     draw, code = jax.random.split(key)
     noisy = jax.random.bernoulli(draw, share, token.shape)
-    noisy &= (batch["kind"] == KIND_ACOUSTIC) & (token < codebook_size)
+    noisy &= per_code(batch["kind"] == KIND_ACOUSTIC, token) & (token < codebook_size)
     return batch | {"token": jnp.where(noisy, jax.random.randint(code, token.shape, 0, codebook_size), token)}

@@ -24,9 +24,10 @@ def model_flops(decoder: Decoder, tokens: float) -> float:
     counted once. Attention scores are left out, as they depend on the segments: the result is a lower bound.
     """
     config = decoder.config
-    head = (config.codebook_size + (config.stage == "ar")) * config.d_model
+    head = config.codes_per_step * (config.codebook_size + (config.stage == "ar")) * config.d_model
     blocks = decoder.abstract_params["transformer"]["blocks"]
     matrices = [blocks["w_qkv"], blocks["w_o"], blocks["mlp"]["w_in"], blocks["mlp"]["w_out"]]
+    matrices += decoder.abstract_params.get("groups", {}).values()
     return 6.0 * tokens * (sum(leaf.size for leaf in matrices) + head)
 
 

@@ -13,7 +13,7 @@ from einops import rearrange
 from jax.sharding import Mesh
 
 from valle_jax.config import Config, ModelConfig
-from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, per_code
 from valle_jax.model import Decoder, Params
 from valle_jax.parallel.sharding import constrain, named_sharding
 from valle_jax.train.losses import Sums, add_code_noise, decoder_loss_sums, drop_text, loss_sums
@@ -29,7 +29,8 @@ def batch_sizes(batch: Batch, config: ModelConfig) -> tuple[jax.Array, jax.Array
     kind = batch["kind"]
     frames = (kind == KIND_ACOUSTIC) | (kind == KIND_PROMPT)
     if config.stage == "ar":
-        frames &= batch["token"] < config.codebook_size  # not the end of speech, not the begin of audio
+        is_code = batch["token"] < config.codebook_size  # not the end of speech, not the begin of audio
+        frames = per_code(frames, batch["token"]) & is_code
     return frames.sum(), (batch["segment"] > 0).sum()
 
 
