@@ -58,6 +58,28 @@ def test_ar_row_with_begin_of_audio(dataset):
     }
 
 
+def test_ar_row_of_groups(dataset):
+    """A token of text has one entry, one of audio two codes; an odd frame at the start is cut; positions are frames."""
+    first, second = two_examples()
+    first = dataclasses.replace(first, frames=first.frames[1:])
+    row = packed(dataset, config("ar", 8, model__group_size=2), [first, second])
+    assert row == {
+        "token": [3, 0, 4, 0, 1, 0, 3, 6, 4, 0, 1, 0, 10, 13, 0, 0],
+        "kind": [TEXT, TEXT, TEXT, CODE, TEXT, TEXT, CODE, PAD],
+        "segment": [1, 1, 1, 1, 2, 2, 2, 0],
+        "position": [0, 1, 2, 0, 0, 1, 0, 0],
+        "target": [-1, -1, -1, -1, 3, 6, END, -1, -1, -1, 10, 13, END, -1, -1, -1],
+    }
+    row = packed(dataset, config("ar", 5, model__group_size=2, model__prepend_bos=True), [first])
+    assert row["token"] == [3, 0, 4, 0, 1, 0, BOS, BOS, 3, 6] and row["position"] == [0, 1, 2, 0, 2]
+    assert row["target"] == [-1] * 6 + [3, 6, END, -1]
+    parts = [utterance(0, 2, 5, "s"), utterance(1, 1, 6, "s")]
+    options = config("ar", 20, model__group_size=4, model__text_position_anchor="utterance")
+    example = RowWriter(dataset, options).example(parts, 0, 0, 0)
+    np.testing.assert_array_equal(example.frames, np.concatenate([parts[0].codes[3:], parts[1].codes]))
+    assert example.text_position.tolist() == [0, 1, 2, 2, 3]  # the second utterance is counted on from frame 2
+
+
 def test_nar_row(dataset):
     first, second = two_examples()
     first = dataclasses.replace(first, prompt=first.frames[:1], frames=first.frames[1:])  # one frame is the prompt
@@ -149,6 +171,7 @@ def test_no_prompts_and_pure_draws(dataset):
     [
         ("ar", {}),
         ("ar", {"model__prepend_bos": True, "data__join_utterances": 3}),
+        ("ar", {"model__group_size": 4, "data__join_utterances": 2}),
         ("nar", {"data__nar_prompt": "prefix", "data__nar_prompt_seconds": 1.0}),
         ("nar", {"data__nar_prompt": "segment", "data__join_utterances": 2}),
         ("nar", {"data__nar_prompt": "none", "model__nar_stage": "token"}),
@@ -172,9 +195,10 @@ def test_planned_lengths_are_the_lengths_and_packing_changes_nothing(tmp_path, s
             writer.write(alone, 0, [example])
             ours, its = batch["segment"] == segment, alone["segment"] == 1
             for name in set(batch) - {"segment", "stage"}:
-                assert np.array_equal(batch[name][ours], alone[name][its]), name
+                both = (rows[name][0].reshape(130, -1)[where[0]] for rows, where in ((batch, ours), (alone, its)))
+                assert np.array_equal(*both), name
         empty = batch["segment"] == 0
-        assert (batch["kind"][empty] == KIND_PADDING).all() and (batch["target"][empty] == -1).all()
+        assert (batch["kind"][empty] == KIND_PADDING).all() and (batch["target"].reshape(1, 130, -1)[empty] == -1).all()
     assert tokens == plan.n_tokens
 
 

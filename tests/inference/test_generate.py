@@ -60,21 +60,51 @@ def test_the_text_is_counted_on_from_the_prompt_s_last_frame():
         assert batch["position"][0, 10:22].tolist() == list(range(12))
 
 
-def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders):
-    ar, _ = decoders
-    job = _job(0, most=12)
+@pytest.mark.parametrize("group", [1, 3])
+def test_greedy_decoding_equals_argmax_of_full_forward_passes(decoders, group):
+    """Groups of 3 divide neither the prompt's 11 frames, of which the first 2 are cut, nor the limit of 13."""
+    ar = decoders[0] if group == 1 else _decoder("ar", group_size=group)
+    job = _job(0, most=13)
     out = _run_ar(ar, [job])
-    codes = list(job.prompt_codes[:, 0])
+    prompt = len(job.prompt_codes) // group * group
+    codes = list(job.prompt_codes[len(job.prompt_codes) - prompt :, 0])
     logits = jax.jit(ar[0].logits)
-    for _ in range(12):
+    while len(codes) < prompt + 13:
         row = pack([(job.text[:-1], np.tile(np.array(codes)[:, None], 4))], 64, ar[0].config)
-        best = int(np.asarray(logits(ar[1], row))[0, len(job.text) - 1 + len(codes)].argmax())
-        if best == 60:
+        last = len(job.text) - 1 + len(codes) // group
+        ahead = np.asarray(logits(ar[1], row))[0].reshape(64, group, -1)[last]
+        ahead[1:, 60] = -np.inf  # an end of speech stands in the first place
+        if ahead[0].argmax() == 60:
             break
-        codes.append(best)
-    found = out.codes[0, : out.length[0]]
-    assert list(found) == codes[len(job.prompt_codes) :]
-    assert bool(out.finished[0]) == (len(found) < 12)
+        codes += ahead.argmax(-1).tolist()
+    found = out.codes[0, : out.length[0]].tolist()
+    assert found == codes[prompt : prompt + 13]
+    assert bool(out.finished[0]) == (len(found) < 13)
+
+
+def test_groups_end_between_groups_and_keep_the_log_probability_and_the_window(decoders):
+    """Sampled: lengths, what was drawn's probability under a teacher-forced pass, and no code twice in a window."""
+    ar = _decoder("ar", group_size=2)
+    jobs = [_job(i, phonemes=5 + i, prompt=6 + i, least=3, most=9 + 2 * i) for i in range(4)]
+    out = _run_ar(ar, jobs, Sampling(temperature=2.0))
+    logits = jax.jit(ar[0].logits)
+    for i, job in enumerate(jobs):
+        length, finished = int(out.length[i]), bool(out.finished[i])
+        assert length == job.max_frames or (finished and length % 2 == 0 and length >= 4)
+        assert (out.codes[i, length:] == 0).all()
+        codes = np.concatenate([job.prompt_codes[len(job.prompt_codes) % 2 :, 0], out.codes[i, : length + length % 2]])
+        row = pack([(job.text[:-1], np.tile(codes[:, None], 4))], 64, ar[0].config)
+        log_p = np.asarray(jax.nn.log_softmax(logits(ar[1], row)))[0]
+        start = 2 * (len(job.text) - 1 + len(job.prompt_codes) // 2)
+        drawn = [*out.codes[i, :length], *[60] * finished]
+        expected = np.mean([log_p[start + k, code] for k, code in enumerate(drawn)])
+        np.testing.assert_allclose(out.log_probability[i], expected, atol=2e-5)  # float32 sums in another order
+    # The most probable code again and again, unless the window, which reaches over groups, draws it anew.
+    repeating = Sampling(top_k=1)
+    aware = dataclasses.replace(repeating, repetition_window=4, repetition_threshold=0.0)
+    found = [_run_ar(ar, jobs, sampling).codes for sampling in (repeating, aware)]
+    repeats = [np.mean([(codes[:, k:] == codes[:, :-k])[:, :9].mean() for k in (1, 2, 3, 4)]) for codes in found]
+    assert repeats[1] < repeats[0] / 2
 
 
 def test_guidance_0_is_sampling_without_the_text(decoders):

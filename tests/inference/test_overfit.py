@@ -20,9 +20,9 @@ from valle_jax.train.step import jit_train_step
 PROMPT_FRAMES = 6
 
 
-def _overfit(stage: str, example, steps: int):
+def _overfit(stage: str, example, steps: int, **changes):
     config = Config(
-        model=tiny_config(stage, d_model=64),
+        model=tiny_config(stage, d_model=64, **changes),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20, weight_decay=0.0),
         train=TrainConfig(steps=steps, rows=1),
     )
@@ -54,6 +54,20 @@ def test_greedy_synthesis_gives_the_utterance_back(overfitted):
     (phonemes, codes), ar, nar = overfitted
     job = Job(np.append(phonemes, EOS_ID), codes[:PROMPT_FRAMES].astype(np.int32), 0, 60)
     take = generate([job], ar, nar, jax.random.split(jax.random.key(0), (1, 1)), Sampling(temperature=0))[0]
+    assert take.finished
+    np.testing.assert_array_equal(take.codes, codes[PROMPT_FRAMES:])
+
+
+def test_valle_2_gives_the_utterance_back(overfitted):
+    """Groups of two codes, and the stage as a token."""
+    (phonemes, codes), _, _ = overfitted
+    decoders = []
+    for stage, steps in (("ar", 250), ("nar", 300)):
+        decoder, loss = _overfit(stage, (phonemes, codes), steps, group_size=2, nar_stage="token")
+        assert loss < 0.1, f"the {stage} decoder has not learnt its utterance: {loss:.2f}"
+        decoders.append(decoder)
+    job = Job(np.append(phonemes, EOS_ID), codes[:PROMPT_FRAMES].astype(np.int32), 0, 60)
+    take = generate([job], *decoders, jax.random.split(jax.random.key(0), (1, 1)), Sampling(temperature=0))[0]
     assert take.finished
     np.testing.assert_array_equal(take.codes, codes[PROMPT_FRAMES:])
 

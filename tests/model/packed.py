@@ -22,7 +22,7 @@ def utterance(rng: np.random.Generator, phonemes: int, frames: int) -> tuple[np.
 
 
 def pack(utterances, length: int, config: ModelConfig, *, stage: int = 1, prompt_frames: int = 0) -> dict:
-    """One row [1, length] that holds the utterances one behind the other; groups must divide their frames."""
+    """One row [1, length] that holds the utterances one behind the other, without first frames that fill no group."""
     G = config.codes_per_step
     batch = {name: np.zeros((1, length), np.int32) for name in ("token", "kind", "segment", "position")}
     batch["token"], batch["target"] = np.zeros((1, length * G), np.int32), np.full((1, length * G), -1, np.int32)
@@ -31,6 +31,7 @@ def pack(utterances, length: int, config: ModelConfig, *, stage: int = 1, prompt
     batch["stage"] = np.full(1, stage, np.int32)
     at = 0
     for segment, (phonemes, codes) in enumerate(utterances, start=1):
+        codes = codes[len(codes) % G :]
         first = codes[:, 0]
         if config.stage == "ar" and config.prepend_bos:
             first = np.concatenate([[config.codebook_size + 1] * G, first])

@@ -30,7 +30,12 @@ def _utterances(seed=0):
 
 @pytest.mark.parametrize(
     ("stage", "changes"),
-    [("ar", {}), ("nar", {}), ("ar", {"positions": "rotary"}), ("nar", {"positions": "rotary", "nar_stage": "token"})],
+    [
+        ("ar", {}),
+        ("nar", {}),
+        ("ar", {"positions": "rotary", "group_size": 4}),
+        ("nar", {"positions": "rotary", "nar_stage": "token"}),
+    ],
 )
 @pytest.mark.parametrize("size", [{"d_model": 192, "n_layers": 4}, {"d_model": 1024, "n_layers": 3, "n_heads": 16}])
 def test_initial_loss_is_that_of_a_uniform_guess(stage, changes, size):
@@ -68,6 +73,25 @@ def test_ar_is_causal():
         reached = np.abs(np.asarray(jax.grad(logit_at)(model_inputs, t)))[0].max(-1)
         assert (reached[t + 1 :] == 0).all()
         assert (reached[: t + 1] > 0).all()
+
+
+def test_a_group_sees_the_groups_before_it_only():
+    """By gradient: what is predicted behind a token reaches its own codes and all before it, and none behind it."""
+    config = tiny_config("ar", group_size=4)
+    decoder, params, _ = _make(config)
+    batch = pack(_utterances()[:1], 32, config)  # 8 tokens of text, 5 groups
+    one_hot = jax.nn.one_hot(batch["token"], config.codebook_size + 1)
+
+    def logits(one_hot):
+        module = decoder.bind(params)
+        table = module.embed.acoustic[...]
+        module.embed.lookup = lambda token_BTG: (one_hot @ table).reshape(*token_BTG.shape, -1)
+        return module(batch)[0].reshape(32, 4, -1).sum((1, 2))  # of each token
+
+    reached = np.abs(np.asarray(jax.jit(jax.jacrev(logits))(one_hot)))[:, 0].max(-1).reshape(32, 32, 4)
+    audio = slice(8, 13)
+    for t in range(7, 13):
+        np.testing.assert_array_equal(reached[t, audio] > 0, np.broadcast_to(np.arange(8, 13)[:, None] <= t, (5, 4)))
 
 
 def test_bidirectional_text_sees_all_phonemes_and_no_code():
@@ -148,7 +172,7 @@ def test_rotary_positions_are_relative():
     [
         ("ar", {}),
         ("nar", {}),
-        ("ar", {"positions": "rotary"}),
+        ("ar", {"positions": "rotary", "group_size": 2}),
         ("nar", {"nar_stage": "token", "nar_context": "text", "positions": "rotary"}),
     ],
 )
@@ -157,11 +181,12 @@ def test_packed_equals_alone(stage, changes):
     _, params, logits = _make(config)
     both = _utterances()
     packed = np.asarray(logits(params, pack(both, 96, config, stage=2)))
-    at = 0
+    at, G = 0, config.codes_per_step
     for phonemes, codes in both:
-        length = len(phonemes) + 1 + len(codes) + mark_tokens(config)
+        length = len(phonemes) + 1 + len(codes) // config.codes_per_step + mark_tokens(config)
         alone = np.asarray(logits(params, pack([(phonemes, codes)], 64, config, stage=2)))
-        np.testing.assert_allclose(packed[0, at : at + length], alone[0, :length], atol=TOLERANCE)
+        where, of_alone = (slice(start * G, (start + length) * G) for start in (at, 0))
+        np.testing.assert_allclose(packed[0, where], alone[0, of_alone], atol=TOLERANCE)
         at += length
 
 
@@ -184,6 +209,7 @@ def test_text_position_step_stretches_the_positions_of_phonemes_only(stage, posi
         {"prepend_bos": True},
         {"text_attention": "bidirectional"},
         {"norm_position": "post"},
+        {"group_size": 2, "prepend_bos": True},
         {"positions": "rotary", "position_scale": "fixed", "text_position_step": 2.5},
     ],
 )
@@ -192,13 +218,14 @@ def test_cached_decoding_equals_the_full_forward_pass(changes):
     config = tiny_config("ar", **{"position_scale": "learned", **changes})
     decoder, params, logits = _make(config)
     rows = [pack([u], 64, config) for u in _utterances()]
-    full = [np.asarray(logits(params, row)) for row in rows]
+    tokens = [row["token"].reshape(64, -1) for row in rows]
+    full = [np.asarray(logits(params, row)).reshape(64, config.codes_per_step, -1) for row in rows]
     steps = 6
     lengths = [int((row["segment"] > 0).sum()) - steps for row in rows]
     prefix = {name: np.concatenate([row[name] for row in rows]) for name in ("token", "kind", "segment", "position")}
     for b, length in enumerate(lengths):
         for name in prefix:
-            prefix[name][b, length:] = 0
+            prefix[name][b].reshape(64, -1)[length:] = 0
 
     @jax.jit
     def run(params):
@@ -206,7 +233,7 @@ def test_cached_decoding_equals_the_full_forward_pass(changes):
         first, cache = module.prefill(prefix, 64 + steps)
         layers, out = module.unstack(), [first]
         for step in range(steps):
-            token = jnp.array([row["token"][0, n + step] for row, n in zip(rows, lengths, strict=True)])
+            token = jnp.array([token[n + step] for token, n in zip(tokens, lengths, strict=True)])
             position = jnp.array([row["position"][0, n + step] for row, n in zip(rows, lengths, strict=True)])
             step_logits, cache = module.decode(token, position, cache, layers)
             out.append(step_logits)
@@ -214,7 +241,7 @@ def test_cached_decoding_equals_the_full_forward_pass(changes):
 
     cached = np.asarray(run(params))
     for b, length in enumerate(lengths):
-        np.testing.assert_allclose(cached[b], full[b][0, length - 1 : length + steps], atol=TOLERANCE)
+        np.testing.assert_allclose(cached[b], full[b][length - 1 : length + steps], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("stage", ["ar", "nar"])
@@ -249,6 +276,7 @@ def test_remat_changes_no_gradient(remat):
     [
         ("ar", {"ar_tied": False}, {"head": (61, 32)}),
         ("ar", {"prepend_bos": True}, {"embed.acoustic": (62, 32)}),
+        ("ar", {"group_size": 2}, {"groups.w_in": (2, 32, 32), "groups.w_out": (32, 2, 32)}),
         ("ar", {"activation": "relu"}, {}),
         ("ar", {"activation": "swiglu"}, {"transformer.blocks.mlp.w_in": (2, 32, 2, 64)}),
         ("ar", {"norm_position": "post"}, {}),

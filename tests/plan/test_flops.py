@@ -28,12 +28,11 @@ def product_flops(module) -> float:
 
 
 @pytest.mark.parametrize(
-    ("remat", "chunk", "activation"), [("none", 0, "swiglu"), ("dots", 64, "gelu"), ("full", 0, "gelu")]
+    ("remat", "chunk", "changes"),
+    [("none", 0, {"activation": "swiglu"}), ("dots", 64, {}), ("full", 0, {}), ("none", 64, {"group_size": 2})],
 )
-def test_work_is_that_of_the_compiled_products(make_config, remat, chunk, activation):
-    config = make_config(
-        n_layers=3, d_model=64, attention="xla", remat=remat, activation=activation, train={"loss_chunk": chunk}
-    )
+def test_work_is_that_of_the_compiled_products(make_config, remat, chunk, changes):
+    config = make_config(n_layers=3, d_model=64, attention="xla", remat=remat, train={"loss_chunk": chunk}, **changes)
     topology = get_topology("cpu:1")
     mesh = make_mesh(None, topology.devices)
     module = parse_module(compile_for(trace_train_step(config, mesh), mesh).as_text())

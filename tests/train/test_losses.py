@@ -120,15 +120,17 @@ def test_text_dropout_hides_whole_texts_only():
     assert abs(np.mean(hidden) - 0.3) < 4 * (0.3 * 0.7 / len(hidden)) ** 0.5
 
 
-def test_code_noise_reaches_input_codes_only():
-    config = sized(tiny_config())
+@pytest.mark.parametrize("group", [1, 2])
+def test_code_noise_reaches_input_codes_only(group):
+    config = sized(tiny_config(model__group_size=group))
     batch = random_rows(config, rows=200)
     eos, bos = config.model.codebook_size, config.model.codebook_size + 1
-    first = np.argmax(batch["kind"] == KIND_ACOUSTIC, axis=1)
+    is_acoustic = (batch["kind"] == KIND_ACOUSTIC).repeat(group, axis=1)
+    first = np.argmax(is_acoustic, axis=1)
     batch["token"][np.arange(200), first] = bos
     batch["token"][np.arange(200), first + 1] = eos
     noisy = add_code_noise(batch, 0.3, config.model.codebook_size, jax.random.key(0))
-    codes = (batch["kind"] == KIND_ACOUSTIC) & (batch["token"] < config.model.codebook_size)
+    codes = is_acoustic & (batch["token"] < config.model.codebook_size)
     token = np.asarray(noisy["token"])
     np.testing.assert_array_equal(token[~codes], batch["token"][~codes])
     assert token[codes].min() == 0 and token[codes].max() == config.model.codebook_size - 1

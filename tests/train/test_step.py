@@ -123,13 +123,15 @@ def cases():
         for sizes in MESHES:
             mixed = sorted(sizes.values()) not in ([1, 1, 8], [2, 2, 2])
             marks = [pytest.mark.slow] if stage == "nar" and mixed else []
-            yield pytest.param(stage, sizes, marks=marks, id=f"{stage}-{'x'.join(map(str, sizes.values()))}")
+            yield pytest.param(stage, sizes, {}, marks=marks, id=f"{stage}-{'x'.join(map(str, sizes.values()))}")
+    yield pytest.param("ar", {"data": 2, "fsdp": 2, "tensor": 2}, {"model__group_size": 2}, id="groups-2x2x2")
 
 
-@pytest.mark.parametrize("stage, sizes", list(cases()))
-def test_eight_devices_are_one_device(stage, sizes):
+@pytest.mark.parametrize("stage, sizes, changes", list(cases()))
+def test_eight_devices_are_one_device(stage, sizes, changes):
+    changes = {"model__n_layers": 1, "model__n_heads": 8, "model__dropout": 0.2, **changes}
     # eps keeps Adam from turning the last bits of a near-zero gradient into a full step.
-    config = sized(tiny_config(stage, model__n_layers=1, model__n_heads=8, model__dropout=0.2, optimizer__eps=1e-3))
+    config = sized(tiny_config(stage, optimizer__eps=1e-3, **changes))
     batches = [random_rows(config, 8, seed) for seed in range(2)]
     expected, expected_metrics = run_steps(config, batches, {"data": 1})
     state, metrics = run_steps(config, batches, sizes)

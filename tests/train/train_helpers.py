@@ -32,11 +32,16 @@ def sized(config: Config, n_symbols: int = 12) -> Config:
 
 
 def random_rows(config: Config, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Packed rows of two utterances each and some padding; rows have different numbers of targets."""
+    """Packed rows of two utterances each and some padding; rows have different numbers of targets.
+
+    The codes of an AR's group are any: those of one frame.
+    """
     rng = np.random.default_rng(seed)
     model, length = config.model, config.data.row_length
     batch = {name: np.zeros((rows, length), np.int32) for name in ("token", "kind", "segment", "position")}
-    batch["target"] = np.full((rows, length), NO_TARGET, np.int32)
+    G = model.codes_per_step
+    batch["token"] = np.zeros((rows, length * G), np.int32)
+    batch["target"] = np.full((rows, length * G), NO_TARGET, np.int32)
     batch["codes"] = rng.integers(0, model.codebook_size, (rows, length, model.codebooks), dtype=np.int32)
     batch["stage"] = rng.integers(1, model.codebooks, rows, dtype=np.int32)
     for row in range(rows):
@@ -44,17 +49,19 @@ def random_rows(config: Config, rows: int, seed: int = 0) -> dict[str, np.ndarra
         for segment in (1, 2):
             n_text, n_frames = rng.integers(3, 7), rng.integers(6, 16)
             text, audio = slice(start, start + n_text), slice(start + n_text, start + n_text + n_frames)
-            batch["token"][row, text] = rng.integers(3, model.n_symbols, n_text)
+            token, target = (batch[name][row].reshape(length, G) for name in ("token", "target"))
+            token[text, 0] = rng.integers(3, model.n_symbols, n_text)
             batch["kind"][row, text], batch["kind"][row, audio] = KIND_TEXT, KIND_ACOUSTIC
-            batch["position"][row, text], batch["position"][row, audio] = np.arange(n_text), np.arange(n_frames)
+            batch["position"][row, text], batch["position"][row, audio] = np.arange(n_text), G * np.arange(n_frames)
             batch["segment"][row, start : audio.stop] = segment
             codes = batch["codes"][row, audio]
             if model.stage == "ar":
-                batch["token"][row, audio] = codes[:, 0]
-                batch["target"][row, audio.start - 1 : audio.stop] = [*codes[:, 0], model.codebook_size]
+                token[audio] = codes[:, :G]
+                target[audio.start - 1 : audio.stop - 1] = codes[:, :G]
+                target[audio.stop - 1, 0] = model.codebook_size
             else:
                 batch["kind"][row, audio.start : audio.start + 3] = KIND_PROMPT
-                batch["target"][row, audio.start + 3 : audio.stop] = codes[3:, batch["stage"][row]]
+                target[audio.start + 3 : audio.stop, 0] = codes[3:, batch["stage"][row]]
             start = audio.stop
     if model.stage == "ar":
         del batch["codes"], batch["stage"]

@@ -51,7 +51,7 @@ class RowWriter:
         self.codebooks = dataset.info.codec.codebooks
         self._end_of_speech = dataset.info.codec.codebook_size
         self._group = config.model.codes_per_step
-        self._bos = [dataset.info.codec.codebook_size + 1] * self._group * config.model.prepend_bos
+        self._bos = int(config.model.prepend_bos)
         self._separator = separator(dataset.info.vocabulary)
         self._prompt = config.data.nar_prompt
         self._prompt_frames = prompt_frames(dataset, config)
@@ -64,10 +64,11 @@ class RowWriter:
         *others, last = [utterance.phonemes for utterance in utterances]
         phonemes = [np.concatenate([other, self._separator]) for other in others] + [np.append(last, EOS_ID)]
         text = np.concatenate(phonemes).astype(np.int32)
-        codes = [utterance.codes for utterance in utterances]
-        codes[0] = codes[0][sum(map(len, codes)) % self._group :]
-        position = text_positions([len(p) for p in phonemes], [len(c) for c in codes], self._model)
-        frames = np.concatenate(codes).astype(np.int32)
+        frames = np.concatenate([utterance.codes for utterance in utterances]).astype(np.int32)
+        cut = len(frames) % self._group
+        frames, n_frames = frames[cut:], [len(utterance.codes) for utterance in utterances]
+        n_frames[0] = max(0, n_frames[0] - cut)
+        position = text_positions([len(p) for p in phonemes], n_frames, self._model)
         start, count, first_target = self._draw_prompt(len(frames), seed, epoch, first_record)
         return Example(text, position, frames[start : start + count], frames[first_target:])
 
@@ -91,7 +92,7 @@ class RowWriter:
                 end = self._write_ar(batch, row, text_end, example)
             else:
                 end = self._write_nar(batch, row, text_end, example)
-            self._codes_of(batch, "token", row)[start:text_end, 0] = example.text
+            batch["token"][row].reshape(-1, self._group)[start:text_end, 0] = example.text
             batch["kind"][row, start:text_end] = KIND_TEXT
             batch["segment"][row, start:end] = segment
             batch["position"][row, start:text_end] = example.text_position
@@ -100,18 +101,14 @@ class RowWriter:
     def _write_ar(self, batch: Batch, row: int, start: int, example: Example) -> int:
         """Writes the acoustic tokens behind the text, and returns their end; the last of the text predicts too."""
         codes = example.frames[:, 0].reshape(-1, self._group)
-        tokens = np.reshape([*self._bos, *example.frames[:, 0]], (-1, self._group))
-        end = start + len(tokens)
-        self._codes_of(batch, "token", row)[start:end] = tokens
+        bos = np.full((self._bos, self._group), self._end_of_speech + 1)
+        end = start + len(bos) + len(codes)
+        token, target = (batch[name][row].reshape(-1, self._group) for name in ("token", "target"))  # views
+        token[start:end] = np.concatenate([bos, codes])
         batch["kind"][row, start:end] = KIND_ACOUSTIC
-        target = self._codes_of(batch, "target", row)
         target[end - len(codes) - 1 : end - 1] = codes
         target[end - 1, 0] = self._end_of_speech
         return end
-
-    def _codes_of(self, batch: Batch, name: str, row: int) -> np.ndarray:
-        """A row of `token` or `target` by tokens, [R, G]: a view."""
-        return batch[name][row].reshape(-1, self._group)
 
     def _write_nar(self, batch: Batch, row: int, start: int, example: Example) -> int:
         """Writes the prompt, the frames and perhaps the stage behind the text, and returns their end."""

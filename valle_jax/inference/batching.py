@@ -70,7 +70,7 @@ def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np
     batch["token"] = np.zeros((len(jobs), length * config.codes_per_step), np.int32)
     for row, job in enumerate(jobs):
         text = slice(0, len(job.text))
-        _codes_of(batch, row, config)[text, 0] = job.text
+        batch["token"][row].reshape(length, -1)[text, 0] = job.text
         batch["kind"][row, text] = KIND_TEXT
         batch["segment"][row, text] = 1
         if config.n_languages:
@@ -78,11 +78,6 @@ def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np
         said = [count for count in (job.prompt_tokens, len(job.text) - job.prompt_tokens) if count]
         batch["position"][row, text] = text_positions(said, [len(job.prompt_codes)], config)
     return batch
-
-
-def _codes_of(batch: dict[str, np.ndarray], row: int, config: ModelConfig) -> np.ndarray:
-    """The tokens of a row, [length, G]: a view."""
-    return batch["token"][row].reshape(-1, config.codes_per_step)
 
 
 def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int, config: ModelConfig) -> slice:
@@ -94,17 +89,21 @@ def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int, 
     return where
 
 
+def ar_prefix_length(job: Job, config: ModelConfig) -> int:
+    """Tokens of a job in `ar_batch`, padding not counted."""
+    return len(job.text) + mark_tokens(config) + len(job.prompt_codes) // config.codes_per_step
+
+
 def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:
     """Prefixes for `generate_ar`, padded to a length bucket; where groups do not divide a prompt, it starts later."""
     config = decoder.config
     G = config.codes_per_step
     jobs = [dataclasses.replace(job, prompt_codes=job.prompt_codes[len(job.prompt_codes) % G :]) for job in jobs]
     bos = [config.codebook_size + 1] * G * config.prepend_bos
-    tokens = [np.reshape([*bos, *job.prompt_codes[:, 0]], (-1, G)) for job in jobs]
-    length = max(len(job.text) + len(its) for job, its in zip(jobs, tokens, strict=True))
-    batch = _rows(jobs, bucket(length), config)
-    for row, (job, its) in enumerate(zip(jobs, tokens, strict=True)):
-        _codes_of(batch, row, config)[_add_acoustic(batch, row, job, len(its), config)] = its
+    batch = _rows(jobs, bucket(max(ar_prefix_length(job, config) for job in jobs)), config)
+    for row, job in enumerate(jobs):
+        groups = np.reshape([*bos, *job.prompt_codes[:, 0]], (-1, G))
+        batch["token"][row].reshape(-1, G)[_add_acoustic(batch, row, job, len(groups), config)] = groups
     return batch
 
 

@@ -111,7 +111,7 @@ def draw(model: ARDecoder, layers: list[Block], sampling: Sampling, slots: Slots
     position = slots.first_position + slots.length
     codes = []
     for place in range(model.config.codes_per_step):
-        slots, code = _draw_code(slots, slots.logits[:, place], sampling, end_allowed=place == 0)
+        slots, code = _draw_code(slots, slots.logits[:, place], sampling, may_end=place == 0)
         codes.append(code)
     logits, cache = model.decode(per_row(jnp.stack(codes, axis=1)), per_row(position), slots.cache, layers)
     # A slot that has ended stays as long as it is, however long the others go on.
@@ -119,13 +119,12 @@ def draw(model: ARDecoder, layers: list[Block], sampling: Sampling, slots: Slots
     return dataclasses.replace(slots, logits=logits, cache=dataclasses.replace(cache, length=length))
 
 
-def _draw_code(slots: Slots, logits: jax.Array, sampling: Sampling, *, end_allowed: bool) -> tuple[Slots, jax.Array]:
-    """One more code in every live slot, and what the decoder is fed of it: int32 [B], 0 where a slot has ended."""
+def _draw_code(slots: Slots, logits: jax.Array, sampling: Sampling, *, may_end: bool) -> tuple[Slots, jax.Array]:
+    """One more code in every live slot, from logits [B or 2B, V + 1]; also the codes, 0 where a slot has ended."""
     B, end_of_speech = slots.keys.shape[0], logits.shape[-1] - 1
-    given_text = logits[:B]
-    if sampling.guided:
-        logits = logits[B:] + sampling.guidance * (given_text - logits[B:])
-    early = slots.length < slots.min_frames if end_allowed else jnp.ones(B, bool)
+    given_text, without = logits[:B], logits[B:]
+    logits = without + sampling.guidance * (given_text - without) if sampling.guided else given_text
+    early = (slots.length < slots.min_frames) | (not may_end)
     is_end = jnp.arange(logits.shape[-1]) == end_of_speech
     allowed = jnp.where(early[:, None] & is_end[None], -jnp.inf, logits)
     keys = jax.vmap(jax.random.fold_in)(slots.keys, slots.length)

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, ar_batch, bucket
+from valle_jax.inference.batching import Job, Take, ar_batch, ar_prefix_length, bucket
 from valle_jax.inference.decoding import Slots, draw, prefill
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
@@ -40,7 +40,7 @@ def _bind(decoder: Decoder, params: Params) -> ARDecoder:
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))
 def _prefill(decoder: Decoder, params: Params, batch, keys, limits, sampling: Sampling, max_frames: int) -> Slots:
     """Utterances in slots that are as long as the batch's prefixes; limits int32 [2, R]."""
-    capacity = batch["token"].shape[1]
+    capacity = batch["segment"].shape[1]
     model = _bind(decoder, params)
     return prefill(model, batch, keys, *limits, sampling=sampling, capacity=capacity, max_frames=max_frames)
 
@@ -121,7 +121,7 @@ class Occupancy:
     Attributes:
       slots: how many there are.
       steps: that were run, each in all slots.
-      drawn: codes and ends of speech that came out.
+      drawn: groups of codes and ends of speech that came out.
     """
 
     slots: int
@@ -240,7 +240,7 @@ class Engine:
         by_bucket: dict[int, list[Task]] = {}
         for task in tasks:
             self._check(task)
-            by_bucket.setdefault(bucket(task.job.prefix_length), []).append(task)
+            by_bucket.setdefault(bucket(ar_prefix_length(task.job, self._decoder.config)), []).append(task)
         opened = []
         for alike in by_bucket.values():
             rows = [*alike, *alike[:1] * (self._n_prefilled - len(alike))]
@@ -254,10 +254,11 @@ class Engine:
         return opened
 
     def _check(self, task: Task) -> None:
-        tokens = task.job.prefix_length + task.job.max_frames
+        config = self._decoder.config
+        tokens = ar_prefix_length(task.job, config) + -(-task.job.max_frames // config.codes_per_step)
         if tokens > self._max_tokens or task.job.max_frames > self._max_frames:
             raise UserError(
-                f"{task.name} needs {tokens} tokens, {task.job.max_frames} of them frames to draw; this engine has "
+                f"{task.name} needs {tokens} tokens and draws {task.job.max_frames} frames; this engine has "
                 f"slots of {self._max_tokens} and {self._max_frames}"
             )
 

@@ -67,11 +67,8 @@ def plan_sampling(config: Config, topology: Topology, *, rows: int, prompt_token
     mesh = make_mesh({"data": 1}, topology.devices[:1])
     compiled = compile_for(trace_sampler(config.model, mesh, rows=rows, prefix=prompt_tokens, frames=frames), mesh)
     refused = compiled if isinstance(compiled, OutOfMemory) else None
-    moved = (
-        0.0
-        if refused
-        else hbm_bytes(parse_module(program_text(compiled), unknown_trips=-(-frames // config.model.codes_per_step)))
-    )
+    steps = -(-frames // config.model.codes_per_step)
+    moved = 0.0 if refused else hbm_bytes(parse_module(program_text(compiled), unknown_trips=steps))
     chip = topology.chip
     return SamplePlan(
         config=config,
