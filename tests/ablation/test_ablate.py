@@ -37,7 +37,7 @@ SUITE = Suite(
         Member("top-p", speaking={"top_p": 0.5}),
         Member("control: other speaker", systems=("other-speaker",), expect="worse"),
     ),
-    decisive=("similarity",),
+    decisive=("mel_distortion",),
 )
 """
 
@@ -115,7 +115,8 @@ def test_from_digits_to_a_table(tmp_path):
     run("data_prep.synthetic", f"--out={corpus}", "--minutes=0.5", "--voices=4", "--test-utterances=6")
     run("valle_jax.cli", "prepare", f"--source={corpus / 'train'}", f"--out={data}", "--processes=1")
     (tmp_path / "speech.py").write_text(SPEECH)
-    how = ["--corpus", str(corpus / "test"), "--protocol", "short", "--seeds", "2", "--limit", "4", "--jobs", "1"]
+    how = ["--corpus", str(corpus / "test"), "--protocol", "short", "--seeds", "2", "--limit", "4"]
+    how += ["--measures", "spectral_distortion", "duration", "--jobs", "2"]
     arguments = command(tmp_path / "speech.py", data, out, *how)
     done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in (out / "logs").glob("*.log"))
@@ -127,7 +128,7 @@ def test_from_digits_to_a_table(tmp_path):
         "top-p": "valle",
         "control: other speaker": "other-speaker",
     }
-    decisive = [figure for figure in lines["top-p"]["cells"] if ":similarity" in figure]
+    decisive = [figure for figure in lines["top-p"]["cells"] if figure.endswith(":mel_distortion")]
     assert decisive
     for figure in decisive:
         assert lines["all codes"]["cells"][figure]["difference"] is None

@@ -8,6 +8,7 @@ from valle_jax.ablation.plan import Training, make_plan
 from valle_jax.ablation.suite import Member, Suite, load_suite, shipped, speak
 from valle_jax.configs import get_options
 from valle_jax.errors import UserError
+from valle_jax.evaluation.systems import SYSTEMS
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def test_shipped_suites_are_sound(name, preset, data, tmp_path):
     if preset == "tiny":
         assert counts(plan) == SHIPPED[name]
     for member in suite.members:
+        assert set(member.systems or suite.systems) <= set(SYSTEMS)
         speak(get_options(preset), member.speaking)
     assert [run.member.name for run in plan.members] == [member.name for member in suite.members]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import fcntl
 import glob
@@ -165,16 +166,16 @@ class _Scheduler:
         command = [*VALLE, *task.commands[number]]
         log.write(f"$ {' '.join(command)}\n")
         log.flush()
-        # The lock goes along: it is held until the last process that has it ends, even if this one is killed.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **share.environment},
-            pass_fds=(lock.fileno(),),
-            preexec_fn=share.take,
-        )
+        with share.taken():
+            # The lock goes along: it is held until the last process that has it ends, even if this one is killed.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **share.environment},
+                pass_fds=(lock.fileno(),),
+            )
 
     def _ended(self, running: _Running) -> None:
         task, code = running.task, running.process.returncode
@@ -229,10 +230,16 @@ class Share:
     environment: Mapping[str, str]
     cores: frozenset[int] | None = None
 
-    def take(self) -> None:
-        """Called in the new process."""
-        if self.cores:
-            os.sched_setaffinity(0, self.cores)
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Processes that are started inside get its cores."""
+        if self.cores is None:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.cores)
+        yield
+        os.sched_setaffinity(0, before)
 
 
 def machine_shares(jobs: int) -> list[Share]:

@@ -16,5 +16,5 @@ SUITE = Suite(
         Member("control: untrained NAR", nar={"train.steps": 1}, expect="worse"),
     ),
     systems=("nar", "valle"),  # P1's rows are of true codebook 1
-    decisive=("similarity",),
+    decisive=("similarity", "wer"),
 )
