@@ -45,7 +45,7 @@ class CodecSpeed:
     def run(self) -> None:
         """Runs the benchmark."""
         with tempfile.TemporaryDirectory() as folder:
-            weights = self.weights or _random_weights(pathlib.Path(folder))
+            weights = self.weights or random_weights(pathlib.Path(folder))
             ours, theirs = EncodecJax.load(weights), EncodecTorch.load(weights, batch_seconds=self.batch * self.seconds)
             rough = EncodecJax.load(weights, decode_dtype=jnp.bfloat16)
         random = np.random.default_rng(0)
@@ -87,7 +87,8 @@ class CodecSpeed:
         }
 
 
-def _random_weights(folder: pathlib.Path) -> str:
+def random_weights(folder: pathlib.Path) -> str:
+    """A state dict file of random parameters in `folder`."""
     torch, encodec = import_encodec()
     torch.manual_seed(0)
     model = encodec.EncodecModel.encodec_model_24khz(pretrained=False)
