@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import shutil
 import time
@@ -20,6 +21,7 @@ from data_prep.shards import REPORTS, STAGING, ShardJob, ShardReport, corpus_voc
 from data_prep.summary import finish
 from data_prep.workers import Worker, WorkerLostError, map_unordered
 from valle_jax.codec import CodecInfo
+from valle_jax.data.shard import index_name, shard_name
 from valle_jax.errors import WorkError
 from valle_jax.text.vocabulary import Vocabulary
 
@@ -39,9 +41,17 @@ class Work:
     hang_seconds: float
 
     def missing(self, shards: Iterable[int]) -> list[int]:
-        """Those that are not complete."""
-        folder, n_shards = self.template.folder, self.template.n_shards
-        return [shard for shard in shards if ShardReport.of(folder, shard, n_shards) is None]
+        """Those that are not complete; lists the folders and reads no report."""
+        n_shards = self.template.n_shards
+        folder = pathlib.Path(self.template.folder)
+        places = [_names(folder), _names(folder / STAGING)]
+        reports = _names(folder / REPORTS)
+
+        def is_there(shard: int) -> bool:
+            files = {shard_name(shard, n_shards), index_name(shard, n_shards)}
+            return ShardReport.path("", shard, n_shards).name in reports and any(files <= place for place in places)
+
+        return [shard for shard in shards if not is_there(shard)]
 
     def job(self, shard: int) -> ShardJob:
         """The job of one shard."""
@@ -50,12 +60,17 @@ class Work:
         return dataclasses.replace(self.template, shard=shard, recordings=recordings, splits=splits)
 
     def do(self, worker: Worker, shard: int) -> ShardReport:
-        """Prepares one shard. This is what every engine calls."""
-        return run_isolated(worker, self.job(shard), prepare_shard, self.hang_seconds)
+        """Prepares one shard, unless another task has. This is what every engine calls."""
+        report = ShardReport.of(self.template.folder, shard, self.template.n_shards)
+        return report or run_isolated(worker, self.job(shard), prepare_shard, self.hang_seconds)
 
     def vocabulary(self, worker: Worker, shard: int) -> Vocabulary:
         """The smallest vocabulary of one shard."""
         return run_isolated(worker, self.job(shard), corpus_vocabulary, self.hang_seconds)
+
+
+def _names(folder: pathlib.Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def run_local(work: Work, shards: Sequence[int], codec: CodecInfo, processes: int, progress: bool) -> None:

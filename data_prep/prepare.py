@@ -174,7 +174,9 @@ def prepare(options: Prepare, progress: bool = True) -> Summary | None:
             return None
         engine.finish_dataset(work, codec, vocabulary, deciding, options.processes, progress)
     except OSError as error:
-        raise WorkError(f"cannot write {options.out}: {error.strerror or error}") from None
+        # A task that does what another one does finds the listing gone where that one has finished.
+        if not (isinstance(error, FileNotFoundError) and (folder / "dataset.json").exists()):
+            raise WorkError(f"cannot write {options.out}: {error.strerror or error}") from None
     return Summary.of(folder)
 
 
