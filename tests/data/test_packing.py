@@ -164,3 +164,24 @@ def test_what_decides_a_plan(dataset):
     assert key(prepend_bos=True).example_tokens == 2
     assert key(stage="nar", nar_prompt="segment").segment_frames == 30
     assert key(stage="nar", prepend_bos=True) == key() == key(nar_prompt="segment")
+
+
+@pytest.mark.parametrize("join", [1, 3])
+def test_a_share_is_part_of_a_larger_one_and_the_same_in_every_epoch(join):
+    index = speech_index(4_000)
+
+    def packed(share: float, epoch: int = 0, seed: int = 0) -> set[int]:
+        plan = make_plan(index, dataclasses.replace(PLAIN, seed=seed, epoch=epoch, share=share, join_utterances=join))
+        return {i for r in range(len(plan)) for example in plan.row(r) for i in example}
+
+    quarter, half, whole = packed(0.25), packed(0.5), packed(1.0)
+    assert quarter < half < whole == set(range(4_000))
+    # Binomial: four standard deviations are 110 and 127 utterances.
+    assert abs(len(quarter) - 1_000) < 110 and abs(len(half) - 2_000) < 127
+    assert packed(0.25, epoch=3, seed=7) == quarter
+
+
+def test_validation_is_not_shared_out(dataset):
+    config = Config().override({"data.share": 0.25})
+    assert Packing.of(dataset, config, "train", 0, 0).share == 0.25
+    assert Packing.of(dataset, config, "valid_speaker", 0, 0).share == 1.0

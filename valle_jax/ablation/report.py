@@ -176,9 +176,9 @@ def _draw_curves(path: pathlib.Path, results: Comparison, records: Sequence[Trai
     for record in records:
         users = dict.fromkeys(line.member for line in results.lines if record.name in line.trainings)
         label = next(iter(users)) + (f" and {len(users) - 1} more" if len(users) > 1 else "")
-        for axis, curve in zip(axes, (record.curve, record.held_out), strict=True):
+        for axis, curve, marker in zip(axes, (record.curve, record.held_out), ("", "."), strict=True):
             if curve:
-                axis.plot(*zip(*curve, strict=True), label=label, linewidth=1)
+                axis.plot(*zip(*curve, strict=True), label=label, linewidth=1, marker=marker)
     for axis, title in zip(axes, ("training", "held-out"), strict=True):
         axis.set_title(f"{records[0].stage.upper()}: {title} loss, nats per code")
         axis.set_xlabel("step")
