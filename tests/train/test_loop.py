@@ -20,6 +20,7 @@ from valle_jax.inference.model_dir import flatten
 from valle_jax.text.vocabulary import Vocabulary
 from valle_jax.train.checkpoint import complete_steps, load_params
 from valle_jax.train.loop import train
+from valle_jax.train.profiler import parse_steps
 
 MESH = {"data": 2}
 VARIABLE = ("frames_per_second", "seconds_per_step", "goodput", "input_share")  # keys whose values are times
@@ -156,6 +157,16 @@ def test_a_crash_between_checkpoints_is_repeated(whole, dataset, tmp_path):
     train(loop_config(), [(dataset, 1.0)], tmp_path, mesh=MESH)
     assert read_metrics(tmp_path) == read_metrics(whole)
     assert_same_params(whole, tmp_path, step=6)
+
+
+def test_a_trace_of_the_steps_that_were_asked_for(stopped, dataset):
+    """The trace starts in front of step 5 and ends in front of step 6."""
+    train(loop_config(), [(dataset, 1.0)], stopped, mesh=MESH, profile_steps=parse_steps("5:6"))
+    (trace,) = (stopped / "profile").rglob("*.xplane.pb")
+    assert b"PjitFunction(train_step)" in trace.read_bytes()
+    for text in ("5", "5:5", "0:3", "a:b"):
+        with pytest.raises(UserError, match="is not of the form FIRST:END"):
+            parse_steps(text)
 
 
 def test_a_finished_run_is_left_alone(whole, dataset):
