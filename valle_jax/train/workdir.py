@@ -69,7 +69,7 @@ def write_description(
     config_lib.save(config, workdir / "config.json")
     run = {
         "command": sys.argv,
-        "revision": _git_revision(),
+        "revision": _git_revision() or _installed_revision(),
         "versions": {"valle-jax": __version__, **{name: importlib.metadata.version(name) for name in _PACKAGES}},
         "datasets": [
             {"path": str(dataset.path), "fingerprint": dataset.fingerprint, "weight": weight}
@@ -94,3 +94,12 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _installed_revision() -> str | None:
+    """Of the commit that pip installed, as launch/tpu_vm.sh has it do; None where it was told no repository."""
+    try:
+        origin = importlib.metadata.distribution("valle-jax").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return json.loads(origin or "{}").get("vcs_info", {}).get("commit_id")
