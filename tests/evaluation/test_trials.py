@@ -57,8 +57,7 @@ def test_a_prompt_is_another_utterance_of_the_speaker_or_the_beginning_of_the_sa
 def test_lists_are_saved_with_version_and_rule_and_read_again(corpus, tmp_path):
     trials = _make(corpus)
     trials.save(tmp_path)
-    again = TrialList.load(tmp_path / "trials.jsonl")
-    assert (again.header, again.trials) == (trials.header, trials.trials)
+    assert TrialList.load(tmp_path / "trials.jsonl") == trials
     header = json.loads((tmp_path / "trials.jsonl").read_text().splitlines()[0])
     assert header["rule"]["version"] == 1 and header["rule"]["seconds"] == [4, 10]
     (tmp_path / "old.jsonl").write_text(json.dumps({**header, "version": 0}) + "\n")

@@ -42,7 +42,8 @@ class Evaluate:
     systems: tuple[str, ...] = ()
     """Rows: ground-truth codec valle nar ar-no-prompt best-of-5 other-speaker other-text; default: the protocol's."""
     measures: tuple[str, ...] = ()
-    """What is measured, by name; default: what runs offline."""
+    """words_RECOGNISER (pocketsphinx, hubert-large, whisper, …), similarity_VOICE (resemblyzer, wavlm-tdnn, …),
+    spectral_distortion, duration, bad_takes; default: these with what runs offline."""
     seeds: int = 3
     """Runs whose mean is taken, of rows that are sampled."""
     first_seed: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import os
 import pathlib
 import platform
@@ -11,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from valle_jax.errors import UserError
-from valle_jax.evaluation.basic_measures import get_measures
 from valle_jax.evaluation.cache import Cache
+from valle_jax.evaluation.choose import get_measures
 from valle_jax.evaluation.corpus import Corpus
 from valle_jax.evaluation.protocols import Protocol, get_protocol, with_whole_prompts
 from valle_jax.evaluation.report import write_report
@@ -82,10 +83,17 @@ def evaluate(
             raise UserError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     if seeds < 1 or (limit is not None and limit < 1):
         raise UserError("--seeds and --limit must be positive")
+    if trials is not None and (limit is not None or whole_prompts):
+        raise UserError("--limit and --whole-prompts are for making a trial list, and --trials gives one")
     if options.best_of != 1:
         raise UserError("evaluation takes one sample of each text; the system best-of-5 chooses among five")
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise UserError(f"shard {shard[0]}/{shard[1]}: the first number must be in 0 to {shard[1] - 1}")
+    try:
+        codec = json.loads((pathlib.Path(model_dir) / "codec.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{os.fspath(model_dir)} is not a model directory; `valle export` makes one") from None
+    used = _measures(measures, codec["codebooks"])
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus.open(data, audio)
@@ -93,7 +101,6 @@ def evaluate(
         rule = with_whole_prompts(rule)
     chosen = TrialList.load(trials) if trials else _list(corpus, rule, out, limit, language, progress)
     chosen.save(out)
-    used = _measures(measures)
     runner = Runner(
         model_dir,
         corpus.root,
@@ -135,12 +142,13 @@ def _list(
     return make_trials(corpus, rule, limit=limit, language=language, progress=progress)
 
 
-def _measures(measures: Sequence[str] | Sequence[Measure] | None) -> list[Measure]:
+def _measures(measures: Sequence[str] | Sequence[Measure] | None, codebooks: int) -> list[Measure]:
+    """Those asked for, made where they are names."""
     if measures is None:
-        return get_measures(None)
-    made = [get_measures([m])[0] if isinstance(m, str) else m for m in measures]
-    if not made:
-        raise UserError("no measure was asked for")
+        return get_measures(None, codebooks)
+    made: list[Measure] = []
+    for measure in measures:
+        made += get_measures([measure], codebooks) if isinstance(measure, str) else [measure]
     return made
 
 

@@ -13,7 +13,8 @@ from valle_jax.evaluation.results import Column, Results
 from valle_jax.evaluation.trials import Trial
 
 _BINS = 6
-_CODEBOOK = re.compile(r"(accuracy.*)_codebook_(\d+)")
+# Figures that are drawn by codebook.
+CODEBOOK = re.compile(r"(accuracy.*)_codebook_(\d+)")
 
 
 def draw_plots(results: Results, trials: Sequence[Trial], out: pathlib.Path) -> dict[str, str]:
@@ -74,7 +75,7 @@ def _binned(axis, results: Results, column: Column, place: dict[str, float]) -> 
 
 def _codebooks(axis, results: Results) -> bool:
     """Figures named `accuracy…_codebook_K`, a line per row and kind."""
-    found = [(c, m) for c in results.columns if (m := _CODEBOOK.fullmatch(c.figure.name))]
+    found = [(c, m) for c in results.columns if (m := CODEBOOK.fullmatch(c.figure.name))]
     for kind in sorted({match[1] for _, match in found}):
         for key in results.rows:
             points = [(int(m[2]), results.estimate(key, c.key)) for c, m in found if m[1] == kind]

@@ -10,7 +10,7 @@ from valle_jax.audio import read_audio, write_audio
 from valle_jax.evaluation.bootstrap import Estimate
 from valle_jax.evaluation.paired import NO_DIFFERENCE, verdict
 from valle_jax.evaluation.papers import PAPER_ROWS, PaperRow
-from valle_jax.evaluation.plots import draw_plots
+from valle_jax.evaluation.plots import CODEBOOK, draw_plots
 from valle_jax.evaluation.results import Column, Measured, Results
 from valle_jax.evaluation.trials import Trial
 
@@ -48,22 +48,23 @@ Table = list[list[str]]  # the first row is the heading
 
 def main_table(results: Results) -> Table:
     """Rows of the evaluation, then those of the papers, whose figures are marked where another model read them."""
-    table = [["", *(f"{c.figure.name} ({_model(c)})" for c in results.columns)]]
+    columns = _columns(results)
+    table = [["", *map(_heading, columns)]]
     for key in results.rows:
-        table.append([_label(results, key), *(_cell(results.estimate(key, c.key)) for c in results.columns)])
+        table.append([_label(results, key), *(_cell(results.estimate(key, c.key)) for c in columns)])
     for row in _paper_rows(results):
-        table.append([f"{row.paper} paper: {row.label}", *(_paper_cell(row, column) for column in results.columns)])
+        table.append([f"{row.paper} paper: {row.label}", *(_paper_cell(row, column) for column in columns)])
     return table
 
 
 def difference_table(results: Results) -> Table:
     """Each row less its baseline, and what that shows."""
-    table = [["", "against", *(f"{c.figure.name} ({_model(c)})" for c in results.columns)]]
+    table = [["", "against", *map(_heading, _columns(results))]]
     for key, row in results.rows.items():
         if row.baseline is None:
             continue
         cells = []
-        for column in results.columns:
+        for column in _columns(results):
             difference = results.difference(key, column.key)
             word = verdict(column.figure, difference)
             if difference is None:
@@ -76,13 +77,22 @@ def difference_table(results: Results) -> Table:
     return table
 
 
+def _columns(results: Results) -> list[Column]:
+    """Those of tables: accuracies by codebook are in a plot."""
+    return [column for column in results.columns if not CODEBOOK.fullmatch(column.figure.name)]
+
+
+def _heading(column: Column) -> str:
+    return f"{column.figure.name} ({_model(column)})"
+
+
 def _label(results: Results, key: str) -> str:
     row = results.rows[key]
     return row.label if key == row.system else f"{row.label}, {row.setting}"
 
 
 def _model(column: Column) -> str:
-    """What a measure measures by: `pocketsphinx` of `wer_pocketsphinx`."""
+    """What a measure measures by: `pocketsphinx` of `words_pocketsphinx`."""
     return column.measure.partition("_")[2] or column.measure
 
 

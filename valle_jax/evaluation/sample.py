@@ -84,7 +84,9 @@ class Measure(Protocol):
     """
 
     name: str
-    figures: tuple[Figure, ...]
+
+    @property
+    def figures(self) -> tuple[Figure, ...]: ...
 
     def measure(self, samples: Sequence[Sample]) -> list[Values]:
         """The values of each sample; what cannot be had, for want of a prompt or reference, is left out."""

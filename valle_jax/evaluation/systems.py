@@ -181,7 +181,14 @@ def _nar(voice: Voice, materials: Sequence[Material], _: int) -> list[Said]:
     first = [codes[i, start : lengths[i], 0].astype(np.int32) for i, start in enumerate(starts)]
     filled = voice.fill(jobs, first)
     said = voice.finish(materials, jobs, [Take(c, True, 0.0) for c in filled])
-    return [Said(s.audio, {key: s.info[key] for key in ("frames", "seconds")}) for s in said]  # the rest is not its own
+    # Nothing else that is known of a take is the model's own.
+    facts = [{"frames": len(c), "correct": _correct(c, codes[i, : lengths[i]])} for i, c in enumerate(filled)]
+    return [Said(s.audio, fact) for s, fact in zip(said, facts, strict=True)]
+
+
+def _correct(filled_TQ: np.ndarray, true_TQ: np.ndarray) -> list[int]:
+    """How many codes of codebooks 2..Q are the recording's, whose last frames are meant."""
+    return (filled_TQ == true_TQ[len(true_TQ) - len(filled_TQ) :])[:, 1:].sum(axis=0).tolist()
 
 
 def _next(trials: Sequence[Trial], i: int, field: str) -> Trial | None:

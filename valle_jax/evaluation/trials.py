@@ -89,14 +89,25 @@ class TrialList:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrialList:
-        """Reads trials.jsonl; UserError where it is no such file or of another version."""
+        """Reads trials.jsonl, and rejected.jsonl where it is beside it.
+
+        Raises:
+          UserError: it is no such file, or of another version.
+        """
+        path = pathlib.Path(path)
         try:
-            header, *trials = [json.loads(line) for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
+            header, *trials = _read_lines(path)
             if header["version"] != LIST_VERSION:
                 raise UserError(f"{path} has version {header['version']}, this program reads {LIST_VERSION}")
-            return cls(header, tuple(Trial(**trial) for trial in trials))
+            beside = path.with_name("rejected.jsonl")
+            rejected = _read_lines(beside) if beside.exists() else []
+            return cls(header, tuple(Trial(**t) for t in trials), tuple(Rejected(**r) for r in rejected))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read the trial list {path}: {error}") from None
+
+
+def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def make_trials(

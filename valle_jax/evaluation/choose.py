@@ -1,0 +1,55 @@
+"""Measures by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+
+from valle_jax.errors import UserError
+from valle_jax.evaluation.codebooks import CodebookAccuracy
+from valle_jax.evaluation.digits import DigitRecogniser
+from valle_jax.evaluation.measures import BadTakes, Duration, Similarity, SpectralDistortion, WordErrors
+from valle_jax.evaluation.recognition import get_recogniser
+from valle_jax.evaluation.sample import Measure
+from valle_jax.evaluation.similarity import get_voice
+
+WORDS, SIMILARITY = "words_", "similarity_"
+OTHERS: dict[str, Callable[[], Measure]] = {
+    SpectralDistortion.name: SpectralDistortion,
+    Duration.name: Duration,
+    BadTakes.name: BadTakes,
+}
+OFFLINE = ("words_pocketsphinx", "similarity_resemblyzer", *OTHERS, CodebookAccuracy.name)
+
+
+def get_measures(names: Sequence[str] | None, codebooks: int) -> list[Measure]:
+    """Measures by the names that they have in results.
+
+    Args:
+      names: `words_RECOGNISER` (see `get_recogniser`; also `words_digits`, for corpora of digits), `similarity_VOICE`
+        (see `get_voice`), `codebooks`, or one of `OTHERS`; None: those that run offline, without resemblyzer where it
+        or torch is not installed, which is said.
+      codebooks: of the model's codec.
+
+    Raises:
+      UserError: an unknown name, a package that is not installed, weights that cannot be had.
+    """
+    if names is None:
+        names = OFFLINE
+        if not all(importlib.util.find_spec(package) for package in ("resemblyzer", "torch")):
+            print("resemblyzer or torch is not installed: speaker similarity is left out", file=sys.stderr)
+            names = [name for name in names if not name.startswith(SIMILARITY)]
+    return [CodebookAccuracy(codebooks) if name == CodebookAccuracy.name else _measure(name) for name in names]
+
+
+def _measure(name: str) -> Measure:
+    if name in OTHERS:
+        return OTHERS[name]()
+    if name == WORDS + DigitRecogniser.name:
+        return WordErrors(DigitRecogniser())
+    if name.startswith(WORDS):
+        return WordErrors(get_recogniser(name.removeprefix(WORDS)))
+    if name.startswith(SIMILARITY):
+        return Similarity(get_voice(name.removeprefix(SIMILARITY)))
+    raise UserError(f"unknown measure {name!r}; known: {WORDS}RECOGNISER, {SIMILARITY}VOICE, {', '.join(OFFLINE[2:])}")
