@@ -1,10 +1,11 @@
-"""Who a run says that it is."""
+"""Who a run says that it is, and which run may go on."""
 
 import json
 
 import pytest
 
-from valle_jax.train.workdir import _installed_revision
+from valle_jax.errors import UserError
+from valle_jax.train.workdir import _installed_revision, check_resumable
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,12 @@ def test_revision_that_pip_installed(tmp_path, monkeypatch, origin, revision):
         (metadata / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(tmp_path)
     assert _installed_revision() == revision
+
+
+def test_a_run_older_than_a_setting_has_its_default():
+    mine = {"model.n_layers": 2, "model.activation": "gelu", "data.join_utterances": 1}
+    check_resumable("run", {"model.n_layers": 2}, mine)
+    with pytest.raises(UserError, match=r"holds a run with model\.activation=gelu, this command asks for relu"):
+        check_resumable("run", {"model.n_layers": 2}, mine | {"model.activation": "relu"})
+    with pytest.raises(UserError, match=r"model\.removed=1, this command asks for None"):
+        check_resumable("run", mine | {"model.removed": 1}, mine)

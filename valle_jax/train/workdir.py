@@ -22,12 +22,19 @@ import jax
 from jax.sharding import Mesh
 
 from valle_jax import config as config_lib
-from valle_jax.config import Config
+from valle_jax.config import Config, DataConfig, ModelConfig
 from valle_jax.data.dataset import Dataset
 from valle_jax.errors import UserError
 from valle_jax.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+# What a run that was saved before a setting existed has for it: new settings leave everything as it was by default.
+_DEFAULTS = {
+    f"{section}.{field.name}": field.default
+    for section, config in (("model", ModelConfig), ("data", DataConfig))
+    for field in dataclasses.fields(config)
+}
 
 # How the computation is done, not what is computed: these may change between starts of a run.
 _FREE_MODEL_KEYS = ("dtype", "remat", "attention")
@@ -54,9 +61,10 @@ def _dotted(prefix: str, value: Any) -> dict[str, Any]:
 def check_resumable(workdir: str | pathlib.Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """UserError naming the first difference unless a run with identity `mine` may continue one of identity `saved`."""
     for key in sorted(saved.keys() | mine.keys()):
-        if saved.get(key) != mine.get(key):
+        theirs = saved.get(key, _DEFAULTS.get(key))
+        if theirs != mine.get(key):
             raise UserError(
-                f"{workdir} holds a run with {key}={saved.get(key)}, this command asks for {mine.get(key)}; "
+                f"{workdir} holds a run with {key}={theirs}, this command asks for {mine.get(key)}; "
                 "resume with the same settings and data, or choose another --workdir"
             )
 
