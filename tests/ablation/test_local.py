@@ -12,7 +12,7 @@ from valle_jax.errors import UserError, WorkError
 def task(folder, name, *needs, command=("--version",)) -> Task:
     """Done when its command has written its log: `valle --version` is the shortest command there is."""
     log = folder / "logs" / f"{name}.log"
-    return Task(name, (command,), needs, lambda: log.exists() and "0." in log.read_text().partition("\n")[2])
+    return Task(name, command, needs, lambda: log.exists() and "0." in log.read_text().partition("\n")[2])
 
 
 def test_tasks_run_behind_what_they_need_and_once(tmp_path):
@@ -37,7 +37,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path):
 
 def test_a_task_that_leaves_nothing_has_failed(tmp_path):
     with pytest.raises(WorkError, match="should have made is not there"):
-        run_all([Task("empty", (("--version",),), (), lambda: False)], tmp_path / "logs", jobs=1)
+        run_all([Task("empty", ("--version",), (), lambda: False)], tmp_path / "logs", jobs=1)
 
 
 def test_cores_and_gpus_are_shared_out(monkeypatch):

@@ -42,7 +42,7 @@ def test_every_shipped_suite_is_known():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@pytest.mark.parametrize("preset", ["tiny", "digits", "small"])
+@pytest.mark.parametrize("preset", ["tiny", "digits", "small", "valle2"])
 def test_shipped_suites_are_sound(name, preset, data, tmp_path):
     suite = load_suite(name)
     assert suite.name == name

@@ -129,7 +129,7 @@ class Ablate:
         from valle_jax.ablation.local import Task
 
         training = self.training()
-        return [Task(run.name, (tuple(run.command(training)),), (), run.is_done) for run in plan.trainings]
+        return [Task(run.name, tuple(run.command(training)), (), run.is_done) for run in plan.trainings]
 
     def _evaluate_tasks(self, plan: Plan) -> list[Task]:
         from valle_jax.ablation.local import Task
@@ -139,7 +139,7 @@ class Ablate:
         return [
             Task(
                 f"{plan.suite.name}-{run.member.slug}",
-                (tuple(self.arguments(f"evaluate:{number}")),),
+                tuple(self.arguments(f"evaluate:{number}")),
                 tuple(training.name for training in run.stages.values()),
                 self._evaluation(plan, run).is_done,
             )
@@ -150,8 +150,7 @@ class Ablate:
         lines = [f"{plan.suite.name}: {plan.suite.question}"]
         for run in plan.trainings:
             lines.append(f"  {run.name}, {run.config.train.steps:,} steps, for {', '.join(run.members)}")
-        commands = [command for task in self._tasks(plan) for command in task.commands]
-        return "\n".join([*lines, *(shlex.join(["valle", *command]) for command in commands)])
+        return "\n".join([*lines, *(shlex.join(["valle", *task.command]) for task in self._tasks(plan))])
 
     def _all(self, plan: Plan) -> None:
         from valle_jax.ablation.local import run_all
@@ -180,8 +179,11 @@ class Ablate:
         assert self.only is not None
         part, _, number = self.only.partition(":")
         number = number or next((os.environ[name] for name in _INDEX_VARIABLES if name in os.environ), "")
+        # A job's other processes are there for its training.
+        is_first = os.environ.get("SLURM_PROCID", "0") == "0"
         if part == "report":
-            self._report(plan)
+            if is_first:
+                self._report(plan)
             return
         runs = {"train": plan.trainings, "evaluate": plan.members}.get(part, ())
         if not number.isdecimal() or int(number) >= len(runs):
@@ -191,7 +193,7 @@ class Ablate:
             )
         if part == "train":
             run_here(self._train_tasks(plan)[int(number)])
-        else:
+        elif is_first:
             self._evaluation(plan, plan.members[int(number)]).perform()
 
     def _evaluation(self, plan: Plan, run: MemberRun) -> Evaluation:

@@ -9,6 +9,7 @@ import fcntl
 import glob
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,13 +33,13 @@ class Task:
 
     Attributes:
       name: of its log.
-      commands: arguments of `valle`, one command after the other.
+      command: arguments of `valle`.
       needs: names of tasks that must be done before.
       done: whether it is; asked before a start and afterwards.
     """
 
     name: str
-    commands: tuple[tuple[str, ...], ...]
+    command: tuple[str, ...]
     needs: tuple[str, ...]
     done: Callable[[], bool]
 
@@ -48,12 +49,8 @@ def run_here(task: Task) -> None:
     if task.done():
         print(f"{task.name} is done already")
         return
-    for command in task.commands[:-1]:
-        code = subprocess.run([*VALLE, *command], check=False).returncode
-        if code:
-            sys.exit(code)
     sys.stdout.flush()
-    os.execv(sys.executable, [*VALLE, *task.commands[-1]])
+    os.execv(sys.executable, [*VALLE, *task.command])
 
 
 def run_all(tasks: Sequence[Task], folder: pathlib.Path, jobs: int) -> None:
@@ -99,7 +96,6 @@ class _Running:
     task: Task
     share: Share
     process: subprocess.Popen
-    rest: tuple[tuple[str, ...], ...]
     log: IO[str]
     lock: IO[str]
 
@@ -157,33 +153,11 @@ class _Scheduler:
         log = open(self._folder / f"{task.name}.log", "a", encoding="utf-8")  # noqa: SIM115
         self._starts[task.name] += 1
         share = self._free.pop(0)
-        self._running.append(
-            _Running(task, share, self._spawn(task, 0, share, log, lock), task.commands[1:], log, lock)
-        )
+        self._running.append(_Running(task, share, _spawn(task, share, log, lock), log, lock))
         self._show()
-
-    def _spawn(self, task: Task, number: int, share: Share, log: IO[str], lock: IO[str]) -> subprocess.Popen:
-        command = [*VALLE, *task.commands[number]]
-        log.write(f"$ {' '.join(command)}\n")
-        log.flush()
-        with share.taken():
-            # The lock goes along: it is held until the last process that has it ends, even if this one is killed.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **share.environment},
-                pass_fds=(lock.fileno(),),
-            )
 
     def _ended(self, running: _Running) -> None:
         task, code = running.task, running.process.returncode
-        if code == 0 and running.rest:
-            number = len(task.commands) - len(running.rest)
-            running.process = self._spawn(task, number, running.share, running.log, running.lock)
-            running.rest = running.rest[1:]
-            return
         self._running.remove(running)
         self._free.append(running.share)
         running.log.close()
@@ -216,6 +190,22 @@ class _Scheduler:
             running.process.wait()
             running.log.close()
             running.lock.close()
+
+
+def _spawn(task: Task, share: Share, log: IO[str], lock: IO[str]) -> subprocess.Popen:
+    command = [*VALLE, *task.command]
+    log.write(f"$ {shlex.join(command)}\n")
+    log.flush()
+    with share.taken():
+        # The lock goes along: it is held until the last process that has it ends, even if this one is killed.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **share.environment},
+            pass_fds=(lock.fileno(),),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
