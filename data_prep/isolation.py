@@ -12,22 +12,40 @@ import collections
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from data_prep.filters import Rejection
-from data_prep.shards import ShardJob
 from data_prep.workers import At, Worker, WorkerLostError
 from valle_jax.errors import WorkError
 
+
+class Isolatable(Protocol):
+    """A dataclass: the job of a shard.
+
+    Attributes:
+      shard: its number.
+      careful: recording by recording, each announced before it is touched.
+      poison: recordings that are not to be touched, by position, and why.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def shard(self) -> int: ...
+    @property
+    def careful(self) -> bool: ...
+    @property
+    def poison(self) -> dict[int, Rejection]: ...
+
+
+Job = TypeVar("Job", bound=Isolatable)
 Result = TypeVar("Result")
 
 TRIES = 4  # of a shard whose worker is lost for no recording's sake, or that meets errors of the operating system
 STRIKES = 2  # workers that a recording may cost
 
 
-def run_isolated(
-    worker: Worker, job: ShardJob, function: Callable[[ShardJob, At], Result], hang_seconds: float
-) -> Result:
+def run_isolated(worker: Worker, job: Job, function: Callable[[Job, At], Result], hang_seconds: float) -> Result:
     """The result of `function` over a shard, without the recordings that it cannot do.
 
     Raises:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import os
 import pathlib
 
 import soundfile
 import soxr
-import tqdm
 
-from data_prep import engine, listing, sources
+from data_prep import engine, listing, sources, tasks
 from data_prep.files import write_json
 from data_prep.filters import Filters
 from data_prep.plan import GivenSplits, Plan, load_speaker_splits, make_plan
@@ -106,30 +103,6 @@ class Prepare:
         else:
             print(f"{self.out}: this task's shards are complete, others' are not yet; the last task finishes")
 
-    def task(self) -> tuple[int, int]:
-        """Which task this process is, of how many.
-
-        Raises:
-          UserError: they are not given together, or do not fit.
-        """
-        environment = os.environ
-        index, count = self.shard_index, self.num_shards
-        if index is None and "SLURM_ARRAY_TASK_ID" in environment:
-            first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", d)) for name, d in (("MIN", 0), ("STEP", 1)))
-            index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-        elif index is None and "JOB_COMPLETION_INDEX" in environment:
-            index = int(environment["JOB_COMPLETION_INDEX"])
-        if count is None and index is not None:
-            count = int(environment.get("SLURM_ARRAY_TASK_COUNT", 0)) or None
-        if index is None and count in (None, 1):
-            return 0, 1
-        if index is None or count is None or not 0 <= index < count:
-            raise UserError(
-                f"this process is task {index} of {count}: --shard-index (from 0) must be below --num-shards; "
-                "--shard-index 0 --num-shards 1 does everything"
-            )
-        return index, count
-
 
 def prepare(options: Prepare, progress: bool = True) -> Summary | None:
     """Prepares a corpus, or a task's part of it; of a dataset that was begun, only the shards that are missing.
@@ -145,7 +118,7 @@ def prepare(options: Prepare, progress: bool = True) -> Summary | None:
       UserError: wrong arguments, or `options.out` was begun with other options or from another source.
       WorkError: nothing was usable, or a shard failed again and again.
     """
-    index, count = options.task()
+    index, count = tasks.which_task(options.shard_index, options.num_shards)
     if options.language not in phonemizer.languages():
         phonemizer.Phonemizer(options.language)  # raises, with the languages near to it
     codec = get_codec(options.codec, options.codec_weights, implementation="torch").info
@@ -233,11 +206,12 @@ def _begin(
             plan = Plan.load(path)
             plan.check_options(deciding, folder)
             return plan
-        recordings = sources.list_recordings(options.source, layout)
         given = load_speaker_splits(options.split_file) if options.split_file else {}
-        with _folder(folder), listing.NewListing(folder) as new:
-            plan = make_plan(
-                tqdm.tqdm(new.through(recordings), "list", unit=" recordings", leave=False, disable=not progress),
+        plan = tasks.begin(
+            folder,
+            sources.list_recordings(options.source, layout),
+            lambda recordings: make_plan(
+                recordings,
                 deciding,
                 shard_utterances=options.shard_utterances,
                 valid_utterances=options.valid_utterances,
@@ -245,35 +219,14 @@ def _begin(
                 test_speakers=options.test_speakers,
                 given=GivenSplits(given, options.corpus_splits),
                 seed=options.seed,
-            )
-            others = {found.name for found in folder.iterdir() if found.suffix != ".tmp"} - {
-                listing.LISTING,
-                listing.OFFSETS,
-            }
-            if path.exists():
-                plan.check_resumable(path)
-            elif others:
-                raise UserError(f"{folder} is not empty and holds no plan.json of an earlier run; choose another --out")
-            new.keep(plan.shard_sizes())
-            if not path.exists():
-                plan.save(path)
+            ),
+            progress=progress,
+        )
         for name in (REPORTS, STAGING) if options.filters.need_the_corpus else (REPORTS,):
             (folder / name).mkdir(exist_ok=True)
         return plan
     except OSError as error:
         raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _folder(folder: pathlib.Path):
-    """Makes a folder, and takes it away again if nothing comes of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only where it is empty
-        raise
 
 
 def _template(options: Prepare, plan: Plan, vocabulary: Vocabulary | None) -> ShardJob:

@@ -15,6 +15,7 @@ from valle_jax.version import __version__
 # verb: (module, class, what it does)
 VERBS = {
     "quickstart": ("valle_jax.quickstart.command", "Quickstart", "train a small VALL-E from nothing and hear it speak"),
+    "transcribe": ("data_prep.transcription.command", "Transcribe", "audio without text to a manifest for `prepare`"),
     "prepare": ("data_prep.prepare", "Prepare", "audio and text to a dataset of codes and phonemes"),
     "merge": ("data_prep.merging", "Merge", "datasets that were made alike become one"),
     "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),

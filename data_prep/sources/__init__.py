@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from data_prep.sources.audio import TFDS
 from data_prep.sources.common_voice import common_voice, is_common_voice
 from data_prep.sources.corpus import Corpus
+from data_prep.sources.folders import folders, has_audio
 from data_prep.sources.jsonl import is_jsonl, jsonl
 from data_prep.sources.lhotse import is_lhotse, lhotse
 from data_prep.sources.librilight import is_librilight, librilight
@@ -56,8 +57,14 @@ LAYOUTS = {
 }
 
 
-def detect_layout(path: str | os.PathLike) -> str:
-    """The name of the layout that fits, or `tfds`.
+WITHOUT_TEXT = {
+    "folders": Layout("*.flac, *.wav, *.ogg, *.opus or *.mp3 at any depth", has_audio, folders, deep=True),
+}
+"""Those that have no text, and that so many folders fit that they are only recognised where audio is asked for."""
+
+
+def detect_layout(path: str | os.PathLike, *, without_text: bool = False) -> str:
+    """The name of the layout that fits, or `tfds`; where none does and text is not needed, one `WITHOUT_TEXT`.
 
     Raises:
       UserError: none fits, naming what was looked for, or several do.
@@ -71,6 +78,9 @@ def detect_layout(path: str | os.PathLike) -> str:
             return found[0]
         if found:
             raise UserError(f"{os.fspath(path)} could be {' or '.join(found)}; name one with --layout")
+    for name, layout in WITHOUT_TEXT.items():
+        if without_text and layout.matches(corpus):
+            return name
     looked_for = "; ".join(f"{name}: {layout.looked_for}" for name, layout in LAYOUTS.items())
     raise UserError(f"no known layout in {os.fspath(path)} (looked for {looked_for}); name one with --layout")
 
@@ -85,9 +95,10 @@ def list_recordings(path: str | os.PathLike, layout: str) -> Iterator[Recording]
         raise UserError(f"layout tfds is for --source {TFDS}NAME or {TFDS}DIRECTORY, and for nothing else")
     if layout == "tfds":
         return tfds(os.fspath(path))
-    if layout not in LAYOUTS:
-        raise UserError(f"unknown layout {layout!r}; known: {', '.join((*LAYOUTS, 'tfds'))}")
+    layouts = LAYOUTS | WITHOUT_TEXT
+    if layout not in layouts:
+        raise UserError(f"unknown layout {layout!r}; known: {', '.join((*layouts, 'tfds'))}")
     corpus = Corpus(path)
-    if not LAYOUTS[layout].matches(corpus):
-        raise UserError(f"{os.fspath(path)} is not of layout {layout}: looked for {LAYOUTS[layout].looked_for}")
-    return LAYOUTS[layout].recordings(corpus)
+    if not layouts[layout].matches(corpus):
+        raise UserError(f"{os.fspath(path)} is not of layout {layout}: looked for {layouts[layout].looked_for}")
+    return layouts[layout].recordings(corpus)

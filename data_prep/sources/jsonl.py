@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from data_prep.sources.corpus import Corpus
 from data_prep.sources.recording import Recording, part
@@ -20,12 +22,12 @@ def is_jsonl(corpus: Corpus) -> bool:
 def jsonl(corpus: Corpus) -> Iterator[Recording]:
     """A manifest of one JSON object a line, or the folder that holds it: `audio` (relative to it), `text`, `speaker`.
 
-    Optional: `id` (default: `audio` without its suffix), `language`, `split` (one of SPLITS), and `start` and `end` in
-    seconds of the part of the audio that is meant.
+    Optional: `id` (default: `audio` without its suffix), `language`, `split` (one of SPLITS), `start` and `end` in
+    seconds of the part of the audio that is meant, and `words`, a list of [word, start, end] in seconds of the audio.
 
     Raises:
-      UserError: naming the line that is no JSON object, has no audio or speaker, an unknown split, or a part that is
-        none.
+      UserError: naming the line that is no JSON object, has no audio or speaker, an unknown split, a part that is
+        none, or words that are not as described.
     """
     (manifest,) = corpus.matching(".jsonl")
     for number, entry in enumerate(json_lines(corpus, manifest), start=1):
@@ -56,7 +58,20 @@ def jsonl(corpus: Corpus) -> Iterator[Recording]:
             split=fields.get("split"),
             start_seconds=start,
             end_seconds=end,
+            words=_words(entry.get("words") or [], where),
         )
+
+
+def _words(words: Any, where: str) -> tuple[tuple[str, float, float], ...]:
+    """Words with times, in order; UserError naming the entry where they are something else."""
+    try:
+        found = tuple((encodable(str(word)), float(start), float(end)) for word, start, end in words)
+    except (TypeError, ValueError):
+        found = (("", 1.0, 0.0),)
+    times = [time for _, *both in found for time in both]
+    if not all(0 <= time < math.inf for time in times) or times != sorted(times):
+        raise UserError(f"{where} has words that are not a list of [word, start, end] with times in seconds, ascending")
+    return found
 
 
 def json_lines(corpus: Corpus, name: str) -> Iterator[dict]:

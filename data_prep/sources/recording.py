@@ -21,6 +21,7 @@ class Recording:
       language: espeak-ng code, or None: the one asked for when preparing.
       split: one of SPLITS, or None: drawn when preparing.
       start_seconds, end_seconds: the part of the audio that is meant; None: from its start, to its end.
+      words: of the text, and when each is said (text, start, end), in seconds of the audio's file; () where not known.
       offset, size: the bytes of the (uncompressed) archive that are the audio; None: the whole file.
     """
 
@@ -35,6 +36,10 @@ class Recording:
     end_seconds: float | None = None
     offset: int | None = None
     size: int | None = None
+    words: tuple[tuple[str, float, float], ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "words", tuple((str(word), start, end) for word, start, end in self.words))
 
 
 def part(source: str, start_seconds: float, end_seconds: float) -> str:

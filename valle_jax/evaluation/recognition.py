@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -71,6 +71,19 @@ class Recogniser(Protocol):
         ...
 
 
+TimedWord = tuple[str, float, float]
+"""A word and when it is said: start and end in seconds."""
+
+
+@runtime_checkable
+class TimingRecogniser(Recogniser, Protocol):
+    """One that says when each word is heard."""
+
+    def words(self, samples: np.ndarray, sample_rate: int) -> list[TimedWord]:
+        """The words of an utterance, float32 samples [n], in order."""
+        ...
+
+
 class WordRecogniser:
     """pocketsphinx with its bundled English acoustic and language model."""
 
@@ -86,15 +99,30 @@ class WordRecogniser:
 
     def __call__(self, samples: np.ndarray, sample_rate: int) -> list[str]:
         """The words of an utterance, float32 samples [n]."""
+        return normalise(self._decoder.hyp().hypstr) if self._hear(samples, sample_rate) else []
+
+    def words(self, samples: np.ndarray, sample_rate: int) -> list[TimedWord]:
+        """The words of an utterance, float32 samples [n], and when each is said, to 10 ms."""
+        if not self._hear(samples, sample_rate):
+            return []
+        frame = 1 / self._decoder.config["frate"]
+        found = [
+            (" ".join(normalise(heard.word)), heard.start_frame * frame, (heard.end_frame + 1) * frame)
+            for heard in self._decoder.seg()
+            if heard.word[0] not in "<["  # silence and noise
+        ]
+        return [word for word in found if word[0]]
+
+    def _hear(self, samples: np.ndarray, sample_rate: int) -> bool:
+        """Decodes an utterance; whether there is a hypothesis."""
         pcm = np.clip(resample(samples, sample_rate, _RATE) * 32768, -32768, 32767).astype(np.int16)
         if not pcm.any():
-            return []
+            return False
         self._decoder.reinit_feat()  # forgets the channel mean of the utterance before
         self._decoder.start_utt()
         self._decoder.process_raw(pcm.tobytes(), full_utt=True)
         self._decoder.end_utt()
-        hypothesis = self._decoder.hyp()
-        return normalise(hypothesis.hypstr if hypothesis else "")
+        return self._decoder.hyp() is not None
 
     def transcribe(self, audio: Sequence[np.ndarray], sample_rate: int) -> list[str]:
         """The text heard in each utterance, float32 [samples]."""

@@ -1,0 +1,1 @@
+"""Audio without text: pieces cut at pauses, and a transcript for each."""
