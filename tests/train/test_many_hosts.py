@@ -166,7 +166,7 @@ LAYOUTS = [(1, "data=4"), (1, "fsdp=2,tensor=2"), (2, "data=2,tensor=2"), (4, "f
 def test_five_kills_at_random_moments(start, tmp_path, stage, layouts):
     """SIGKILL and SIGTERM of one process or all, at random moments; resumed on other processes and meshes, or the same.
 
-    `-k same` are the bit-equal ones. About a minute each on two free cores.
+    `-k same` are the bit-equal ones.
     """
     random = np.random.default_rng()
     whole, cut, last = tmp_path / "whole", tmp_path / "cut", (2, "data=4")
