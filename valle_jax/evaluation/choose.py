@@ -10,6 +10,7 @@ from valle_jax.errors import UserError
 from valle_jax.evaluation.codebooks import CodebookAccuracy
 from valle_jax.evaluation.digits import DigitRecogniser
 from valle_jax.evaluation.measures import BadTakes, Duration, Similarity, SpectralDistortion, WordErrors
+from valle_jax.evaluation.phonemes import AlignmentScore, PhonemeErrors
 from valle_jax.evaluation.recognition import get_recogniser
 from valle_jax.evaluation.sample import Measure
 from valle_jax.evaluation.similarity import get_voice
@@ -20,6 +21,8 @@ OTHERS: dict[str, Callable[[], Measure]] = {
     Duration.name: Duration,
     BadTakes.name: BadTakes,
 }
+# Measured only when named.
+ON_REQUEST: dict[str, Callable[[], Measure]] = {PhonemeErrors.name: PhonemeErrors, AlignmentScore.name: AlignmentScore}
 OFFLINE = ("words_pocketsphinx", "similarity_resemblyzer", *OTHERS, CodebookAccuracy.name)
 
 
@@ -28,8 +31,8 @@ def get_measures(names: Sequence[str] | None, codebooks: int) -> list[Measure]:
 
     Args:
       names: `words_RECOGNISER` (see `get_recogniser`; also `words_digits`, for corpora of digits), `similarity_VOICE`
-        (see `get_voice`), `codebooks`, or one of `OTHERS`; None: those that run offline, without resemblyzer where it
-        or torch is not installed, which is said.
+        (see `get_voice`), `codebooks`, or one of `OTHERS` and `ON_REQUEST`; None: `OFFLINE`, without resemblyzer where
+        it or torch is not installed, which is said.
       codebooks: of the model's codec.
 
     Raises:
@@ -44,12 +47,14 @@ def get_measures(names: Sequence[str] | None, codebooks: int) -> list[Measure]:
 
 
 def _measure(name: str) -> Measure:
-    if name in OTHERS:
-        return OTHERS[name]()
+    others = OTHERS | ON_REQUEST
+    if name in others:
+        return others[name]()
     if name == WORDS + DigitRecogniser.name:
         return WordErrors(DigitRecogniser())
     if name.startswith(WORDS):
         return WordErrors(get_recogniser(name.removeprefix(WORDS)))
     if name.startswith(SIMILARITY):
         return Similarity(get_voice(name.removeprefix(SIMILARITY)))
-    raise UserError(f"unknown measure {name!r}; known: {WORDS}RECOGNISER, {SIMILARITY}VOICE, {', '.join(OFFLINE[2:])}")
+    known = ", ".join([f"{WORDS}RECOGNISER", f"{SIMILARITY}VOICE", *others, CodebookAccuracy.name])
+    raise UserError(f"unknown measure {name!r}; known: {known}")

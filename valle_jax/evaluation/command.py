@@ -43,7 +43,8 @@ class Evaluate:
     """Rows: ground-truth codec valle nar ar-no-prompt best-of-5 other-speaker other-text; default: the protocol's."""
     measures: tuple[str, ...] = ()
     """words_RECOGNISER (pocketsphinx, hubert-large, whisper, …), similarity_VOICE (resemblyzer, wavlm-tdnn, …),
-    spectral_distortion, duration, bad_takes; default: these with what runs offline."""
+    spectral_distortion, duration, bad_takes; default: these with what runs offline. Also phonemes_pocketsphinx,
+    alignment_pocketsphinx."""
     seeds: int = 3
     """Runs whose mean is taken, of rows that are sampled."""
     first_seed: int = 0
