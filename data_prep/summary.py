@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import soundfile
 from data_prep import tfds_metadata
 from data_prep.files import whole_text
 from data_prep.shards import ShardReport
+from valle_jax import storage
 from valle_jax.codec import CodecInfo
 from valle_jax.data.dataset import SCHEMA_VERSION, DatasetInfo
 from valle_jax.data.schema import SPLITS
@@ -111,9 +113,17 @@ def describe_dataset(
 
 
 def count_rejected(folder: str | os.PathLike) -> collections.Counter[str]:
-    """Lines of rejected.jsonl by reason."""
-    with open(pathlib.Path(folder) / "rejected.jsonl", encoding="utf-8") as lines:
-        return collections.Counter(json.loads(line)["reason"] for line in lines)
+    """Lines of rejected.jsonl by reason; none where there is no such file. The folder may be a URL."""
+    name = "rejected.jsonl"
+    try:
+        with (
+            io.BytesIO(storage.folder(folder).read(name))
+            if storage.is_remote(folder)
+            else open(pathlib.Path(folder) / name, "rb")
+        ) as lines:
+            return collections.Counter(json.loads(line)["reason"] for line in lines)
+    except FileNotFoundError:
+        return collections.Counter()
 
 
 def describe_counts(counts: dict[str, int]) -> str:

@@ -18,7 +18,7 @@ VERBS = {
     "transcribe": ("data_prep.transcription.command", "Transcribe", "audio without text to a manifest for `prepare`"),
     "prepare": ("data_prep.prepare", "Prepare", "audio and text to a dataset of codes and phonemes"),
     "merge": ("data_prep.merging", "Merge", "datasets that were made alike become one"),
-    "inspect": ("data_prep.inspection", "Inspect", "what is in a dataset, and whether it is intact"),
+    "inspect": ("data_prep.inspection.command", "Inspect", "what is in a dataset, and whether it is intact"),
     "train": ("valle_jax.train.command", "Train", "train the AR or the NAR decoder"),
     "plan": ("valle_jax.plan.command", "Plan", "what training or sampling costs on chips that are not there"),
     "export": ("valle_jax.inference.export", "Export", "a model directory from two training runs"),

@@ -5,8 +5,15 @@ import pathlib
 
 import numpy as np
 
+from data_prep.shards import ShardReport
+from data_prep.summary import describe_dataset
 from valle_jax.audio import write_audio
+from valle_jax.codec import CodecInfo
+from valle_jax.data.dataset import ShardWriter
+from valle_jax.data.schema import Utterance
+from valle_jax.text.vocabulary import Vocabulary
 
+CODEC = CodecInfo("mel_rvq", 24_000, 75.0, 2, 1024, "0" * 16)  # of weights that nobody has
 SHARDS_OF_TWO = {"shard_utterances": 2, "valid_utterances": 0.1, "valid_speakers": 0.3}
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero")
 
@@ -44,3 +51,24 @@ def rejections(folder):
     """(utterance id, reason) of each line of rejected.jsonl."""
     lines = (pathlib.Path(folder) / "rejected.jsonl").read_text().splitlines()
     return [(line["utterance_id"], line["reason"]) for line in map(json.loads, lines)]
+
+
+def utterance(name: str, codes: np.ndarray, text: str = "hello", speaker: str = "anna", folder: str = "a") -> Utterance:
+    """An utterance whose phonemes are its text."""
+    phonemes = Vocabulary.default().encode(text)
+    return Utterance(name, speaker, "en-us", text, phonemes, codes.astype(np.uint16), f"{folder}/{name}.wav")
+
+
+def write_dataset(folder: pathlib.Path, utterances, codec: CodecInfo = CODEC, **options) -> pathlib.Path:
+    """A dataset of one shard, all of it train."""
+    folder.mkdir(parents=True)
+    total = ShardReport()
+    with ShardWriter(folder, 0, 1) as writer:
+        for u in utterances:
+            writer.write(u, "train")
+            total.utterances["train"] += 1
+            total.frames["train"] += len(u.codes)
+            total.phonemes += len(u.phonemes)
+            total.speaker_frames[u.speaker_id] += len(u.codes)
+    describe_dataset(folder, [len(utterances)], total, codec, Vocabulary.default(), options, {"valle-jax": "1"})
+    return folder

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep.inspection import describe, histogram
+from data_prep.inspection.description import describe, histogram
 from data_prep.prepare import Prepare, prepare
 from valle_jax import cli
 from valle_jax.data.dataset import Dataset
@@ -35,11 +35,16 @@ def test_report(prepared):
     assert int(words["train"][0]) + int(words["valid_utterance"][0]) == 30
 
 
-def test_inspect_reads_a_url(prepared, bucket, capsys):
+def test_inspect_reads_a_url(prepared, bucket, tmp_path, capsys):
     url = bucket.put(prepared, "set")
     cli.main(["inspect", url, "--verify"])
     output = capsys.readouterr().out
     assert output.startswith(f"{url}: 30 utterances") and "all 30 records are intact" in output
+    cli.main(["inspect", url, "--compare", str(prepared)])
+    assert "hold the same" in capsys.readouterr().out
+    pytest.importorskip("matplotlib", reason="the extra `prep` is not installed")
+    cli.main(["inspect", url, "--report", str(tmp_path)])
+    assert f"<h1>{url}</h1>" in (tmp_path / "index.html").read_text()
 
 
 def test_histogram_counts_everything():

@@ -1,54 +1,17 @@
-"""The verb `valle inspect`: what is in a dataset, and whether every record of it is intact."""
+"""What is in a dataset, as text for the terminal; reads no record."""
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
-from typing import Annotated
 
 import numpy as np
-import tqdm
-import tyro
 
 from data_prep.summary import describe_counts, describe_totals
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.schema import SPLITS
-from valle_jax.errors import WorkError
 
 _BINS = 12
 _BAR_WIDTH = 40
-
-
-@dataclasses.dataclass(frozen=True)
-class Inspect:
-    """Print what is in a dataset; with --verify, check every record.
-
-    Example: valle inspect datasets/train-clean-100 --verify
-    """
-
-    folder: Annotated[str, tyro.conf.Positional]
-    """Dataset directory."""
-    verify: bool = False
-    """Read every record: checksum, ranges, agreement with the index. Exit 1 if one is damaged."""
-    speakers: int = 10
-    """How many speakers to list, those with the most hours first."""
-
-    def run(self) -> None:
-        """Prints the report.
-
-        Raises:
-          UserError: not a complete dataset.
-          WorkError: --verify found damage; each record is listed before, with shard, offset and utterance.
-        """
-        dataset = Dataset.open(self.folder)
-        print(describe(dataset, self.speakers))
-        if self.verify:
-            with tqdm.tqdm(total=len(dataset), desc="verify", unit=" records") as bar:
-                damage = list(dataset.verify(progress=bar.update))
-            if damage:
-                print("\n".join(damage))
-                raise WorkError(f"{len(damage)} damaged or inconsistent records in {self.folder}, listed above")
-            print(f"verified: all {len(dataset):,} records are intact")
 
 
 def describe(dataset: Dataset, n_speakers: int) -> str:
