@@ -41,24 +41,23 @@ def differences(mine: Dataset, others: Dataset, progress: bool = True) -> list[s
 
 
 def _of_making(mine: Dataset, others: Dataset) -> Iterator[str]:
+    """Lines for dataset.json; vocabularies and speakers by what only one has."""
     a, b = mine.info, others.info
-    yield from _of_values("codec", a.codec.to_json(), b.codec.to_json())
+    yield from _of_values((), *({**info.to_json(), "vocabulary": None, "speaker_seconds": None} for info in (a, b)))
     if a.vocabulary != b.vocabulary:
         symbols, other_symbols = set(a.vocabulary.symbols), set(b.vocabulary.symbols)
         yield f"vocabulary: {a.vocabulary.version} | {b.vocabulary.version}"
         yield from _only("symbols", sorted(symbols - other_symbols), sorted(other_symbols - symbols))
-    for name in ("options", "versions", "totals", "unknown_symbols"):
-        yield from _of_values(name, getattr(a, name), getattr(b, name))
 
 
-def _of_values(name: str, mine: dict, others: dict) -> Iterator[str]:
+def _of_values(names: tuple[str, ...], mine: dict, others: dict) -> Iterator[str]:
     """Lines for the values of two dicts that differ, nested ones by the names of all levels."""
     for key in sorted(mine.keys() | others.keys()):
         a, b = mine.get(key), others.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            yield from _of_values(f"{name} {key}", a, b)
+            yield from _of_values((*names, key), a, b)
         elif a != b:
-            yield f"{name} {key}: {' | '.join(textwrap.shorten(str(value), 100) for value in (a, b))}"
+            yield f"{' '.join((*names, key))}: {' | '.join(textwrap.shorten(str(value), 100) for value in (a, b))}"
 
 
 def _of_speakers(mine: Dataset, others: Dataset) -> Iterator[str]:

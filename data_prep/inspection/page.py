@@ -16,6 +16,7 @@ from data_prep.inspection import plots
 from data_prep.inspection.statistics import Survey, draw, phoneme_rates, seconds_of
 from data_prep.summary import count_rejected, describe_counts, describe_totals
 from valle_jax.codec import get_codec
+from valle_jax.codec.base import pad_codes
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.schema import SPLITS, Utterance
 from valle_jax.errors import UserError
@@ -145,11 +146,14 @@ def _facts(dataset: Dataset) -> list[tuple[str, object]]:
 def _heard(dataset: Dataset, count: int, seed: int, codec_weights: str | None) -> str:
     """A table of records with players, or a line that says why there are none to hear."""
     utterances = [dataset.read(int(i)) for i in draw(len(dataset), count, seed)]
+    if not utterances:
+        return "<p>None.</p>"
     info = dataset.info
     try:
         codec = get_codec(info.codec.name, codec_weights)
         info.codec.check_same(codec.info, str(dataset.path), "this audio would be decoded")
-        players = [_player(codec.decode(u.codes[None])[0], info.codec.sample_rate) for u in utterances]
+        audio = codec.decode(*pad_codes([u.codes for u in utterances], info.codec.codebooks))
+        players = [_player(samples, info.codec.sample_rate) for samples in audio]
         note = ""
     except UserError as error:  # a page without audio is still worth having
         players = ["" for _ in utterances]

@@ -46,6 +46,7 @@ def entropies(usage: CodeUsage) -> bytes:
     def draw(axis) -> None:
         axis.bar(np.arange(1, levels + 1), usage.entropy_bits)
         axis.axhline(np.log2(size), color="black", linewidth=1, label=f"uniform: {np.log2(size):.2f} bits")
+        axis.set_ylim(0, 1.1 * np.log2(size))
         axis.legend(loc="lower right")
 
     return _picture(draw, "level", "entropy, bits")

@@ -15,6 +15,7 @@ from small_corpora import utterance, write_dataset
 from data_prep.inspection.statistics import CodeUsage, distance, divergence_bits, draw, source_group, survey
 from valle_jax import cli
 from valle_jax.codec import get_codec
+from valle_jax.codec.base import pad_codes
 from valle_jax.data.dataset import Dataset
 from valle_jax.errors import UserError
 
@@ -120,11 +121,11 @@ def test_records_to_hear_are_those_of_the_seed(unbroken, tmp_path):
     page, dataset, codec = Page(path), Dataset.open(unbroken), get_codec("mel_rvq")
     assert "From 10 of 30 records, drawn at random (seed 3)" in page.text
     heard = [dataset.read(int(i)) for i in draw(30, 2, seed=3)]
-    for flac, chosen in zip(page.embedded["data:audio/flac"], heard, strict=True):
+    audio = codec.decode(*pad_codes([chosen.codes for chosen in heard], codebooks=8))
+    for flac, chosen, decoded in zip(page.embedded["data:audio/flac"], heard, audio, strict=True):
         samples, rate = soundfile.read(io.BytesIO(flac), dtype="float32")
         assert rate == 24_000
-        # 16 bits
-        np.testing.assert_allclose(samples, np.clip(codec.decode(chosen.codes[None])[0], -1, 1), atol=2**-15)
+        np.testing.assert_allclose(samples, np.clip(decoded, -1, 1), atol=2**-15)  # 16 bits
         assert chosen.text in page.text and dataset.info.vocabulary.decode(chosen.phonemes) in page.text
 
 
@@ -143,4 +144,11 @@ def test_reports_that_cannot_be(known, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
     error = refused("--report", str(tmp_path / "report.html"))
     assert error == "valle inspect: the report needs matplotlib: pip install 'valle-jax[prep]'\n"
-    cli.main(["inspect", str(known)])
+    cli.main(["inspect", str(known)])  # which needs none
+
+
+def test_a_page_with_nothing_to_hear_needs_no_codec(known, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `prep` is not installed")
+    cli.main(["inspect", str(known), "--report", str(tmp_path), "--listen", "0"])
+    page = Page(tmp_path / "index.html")
+    assert "Not to be heard" not in page.text and "data:audio/flac" not in page.embedded
