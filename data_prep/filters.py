@@ -36,6 +36,9 @@ class Filters:
     """Largest share of 20 ms frames 40 dB or more below the loud ones."""
     min_snr: float | None = None
     """Least signal-to-noise ratio in dB, estimated from the loud and the quiet frames."""
+    min_alignment: float | None = None
+    """Least score of the transcript's forced alignment (English only): nats per 10 ms of speech that it explains the
+    audio worse than phones in any order do, so at most 0."""
     unique_audio: bool = False
     """Keep the first, in the order of the source, of recordings with the same samples."""
     max_speaker_hours: float | None = None
@@ -74,6 +77,12 @@ class Filters:
             return Rejection("too few phonemes", f"{rate:.1f} a second, less than {self.min_phonemes_per_second:g}")
         if self.max_phonemes_per_second is not None and rate > self.max_phonemes_per_second:
             return Rejection("too many phonemes", f"{rate:.1f} a second, more than {self.max_phonemes_per_second:g}")
+        return None
+
+    def of_alignment(self, score: float) -> Rejection | None:
+        """Judges how well the text explains the audio."""
+        if self.min_alignment is not None and score < self.min_alignment:
+            return Rejection("text does not fit", f"score {score:.2f}, less than {self.min_alignment:g}")
         return None
 
 

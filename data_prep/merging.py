@@ -93,6 +93,11 @@ def _check_alike(datasets: Sequence[Dataset]) -> None:
                 f"{first.path} was made with vocabulary {mine.version} ({mine.size} ids) but {other.path} with "
                 f"{others.version} ({others.size} ids); prepare both with one --vocabulary"
             )
+        if first.info.aligned != other.info.aligned:
+            with_frames, without = (first, other) if first.info.aligned else (other, first)
+            raise UserError(
+                f"{with_frames.path} was prepared with --align but {without.path} without it; prepare both alike"
+            )
     speakers = np.concatenate([dataset.index.speaker for dataset in datasets])
     splits = np.concatenate([dataset.index.split for dataset in datasets])
     if len(leaks := shared_speakers(speakers, splits, "valid_speaker")):
@@ -176,7 +181,7 @@ def _write(
         name: " | ".join(sorted({dataset.info.versions.get(name, "unknown") for dataset in datasets}))
         for name in sorted({name for dataset in datasets for name in dataset.info.versions})
     }
-    describe_dataset(folder, shard_lengths, total, info.codec, info.vocabulary, options, versions)
+    describe_dataset(folder, shard_lengths, total, info.codec, info.vocabulary, options, versions, aligned=info.aligned)
 
 
 def _count_shards(dataset: Dataset) -> int:

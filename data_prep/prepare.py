@@ -17,6 +17,7 @@ from data_prep.shards import REPORTS, STAGING, ShardJob
 from data_prep.summary import Summary
 from valle_jax.codec import CodecInfo, get_codec
 from valle_jax.errors import UserError, WorkError
+from valle_jax.evaluation.recognition import pocketsphinx_version
 from valle_jax.text import phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
@@ -65,6 +66,9 @@ class Prepare:
     """Text file of lines SPEAKER SPLIT; the other speakers' splits are drawn."""
     seed: int = 0
     """Of the draw of the held-out utterances and speakers."""
+    align: bool = False
+    """Write down at which frame each phoneme starts, for training on crops: from the manifest's `words`, else by forced
+    alignment (English only, the extra `eval`)."""
     filters: Filters = Filters()
     """What else is rejected."""
     shard_index: int | None = None
@@ -180,9 +184,13 @@ def _deciding(options: Prepare, layout: str, codec: CodecInfo, vocabulary: Vocab
         del chosen[name]
     digest = hashlib.sha256("".join(vocabulary.symbols).encode()).hexdigest()[:8] if vocabulary else ""
     given = load_speaker_splits(options.split_file) if options.split_file else {}
+    chosen |= {f"filters.{name}": value for name, value in dataclasses.asdict(options.filters).items()}
+    if options.align or options.filters.min_alignment is not None:
+        chosen["pocketsphinx"] = pocketsphinx_version()
+    else:
+        del chosen["align"], chosen["filters.min_alignment"]  # as it was before there were such datasets
     return {
         **chosen,
-        **{f"filters.{name}": value for name, value in dataclasses.asdict(options.filters).items()},
         **phonemizer.versions(),
         "libsndfile": soundfile.__libsndfile_version__,
         "soxr": soxr.__version__,
@@ -244,6 +252,7 @@ def _template(options: Prepare, plan: Plan, vocabulary: Vocabulary | None) -> Sh
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,
         filters=options.filters,
+        align=options.align,
     )
 
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from data_prep.alignment import phoneme_frames
 from data_prep.files import write_json
 from data_prep.filters import SILENT_PEAK, Filters, Rejection
 from data_prep.sources import Recording
@@ -27,6 +28,8 @@ from valle_jax.codec import Codec, get_codec
 from valle_jax.data.dataset import ShardWriter, shard_is_complete, speaker_hash
 from valle_jax.data.schema import Utterance
 from valle_jax.errors import UserError
+from valle_jax.evaluation import alignment
+from valle_jax.evaluation.recognition import TimedWord
 from valle_jax.text.phonemizer import Phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
@@ -52,6 +55,7 @@ class ShardJob:
       vocabulary: of the dataset; None where it is not known yet.
       min_seconds, max_seconds: durations kept.
       filters: that recordings must pass.
+      align: whether records say at which frame each phoneme starts.
       careful: recording by recording, each announced before it is touched.
       poison: recordings that are not to be touched, by position, and why.
     """
@@ -68,6 +72,7 @@ class ShardJob:
     min_seconds: float
     max_seconds: float
     filters: Filters = Filters()
+    align: bool = False
     careful: bool = False
     poison: dict[int, Rejection] = dataclasses.field(default_factory=dict)
 
@@ -152,6 +157,10 @@ def prepare_shard(job: ShardJob, at: At = lambda _: None) -> ShardReport:
     for i in heard.keys() - rejected.keys():
         if rejection := _compare(len(phonemes[i]), heard[i], job.filters):
             rejected[i] = rejection
+    starts: dict[int, np.ndarray] = {}
+    if job.align:
+        starts, without_starts = _start_frames(job, phonemes, {i: heard[i] for i in heard.keys() - rejected.keys()})
+        rejected |= without_starts
 
     report = ShardReport()
     place = pathlib.Path(job.folder) / (STAGING if job.filters.need_the_corpus else "")
@@ -168,6 +177,7 @@ def prepare_shard(job: ShardJob, at: At = lambda _: None) -> ShardReport:
                 phonemes=job.vocabulary.encode(phonemes[i], report.unknown_symbols),
                 codes=heard[i].codes,
                 source=recording.source,
+                phoneme_frames=starts.get(i),
             )
             writer.write(utterance, split)
             report.utterances[split] += 1
@@ -229,11 +239,13 @@ class Heard:
       codes: uint16 [T, Q].
       seconds: duration.
       content: hash of the samples, 64 bits; 0 where no filter asks for it.
+      words: of the text, and when each is said in seconds; () where no one asks for it.
     """
 
     codes: np.ndarray
     seconds: float
     content: int
+    words: tuple[TimedWord, ...] = ()
 
 
 def _compare(n_phonemes: int, heard: Heard, filters: Filters) -> Rejection | None:
@@ -266,8 +278,54 @@ def _encode(job: ShardJob, members: list[int], at: At) -> tuple[dict[int, Heard]
             codes, lengths = codec.encode(list(new.values()))
             codes_of |= {key: item[:length] for key, item, length in zip(new, codes, lengths, strict=True)}
         for i, samples in audio.items():
-            heard[i] = Heard(codes_of[content[i] or ~i], len(samples) / rate, content[i])
+            words: tuple[TimedWord, ...] | Rejection = ()
+            if job.align or job.filters.min_alignment is not None:
+                at(i)
+                words = _align(job, job.recordings[i], samples, rate)
+            if isinstance(words, Rejection):
+                rejected[i] = words
+            else:
+                heard[i] = Heard(codes_of[content[i] or ~i], len(samples) / rate, content[i], words)
     return heard, rejected
+
+
+def _align(
+    job: ShardJob, recording: Recording, samples: np.ndarray, sample_rate: int
+) -> tuple[TimedWord, ...] | Rejection:
+    """When each word of the text is said, in seconds of the samples; why that is not known, or the text not wanted."""
+    start = recording.start_seconds or 0.0
+    given = tuple((word, max(0.0, begin - start), max(0.0, end - start)) for word, begin, end in recording.words)
+    if given and job.filters.min_alignment is None:
+        return given
+    language = recording.language or job.language
+    if language.split("-")[0] != "en":
+        return Rejection("no alignment", f"there is a model of English only, not of {language}")
+    found = alignment.align(samples, sample_rate, recording.text)
+    if found is None:
+        return Rejection("no alignment", "the audio cannot be that text")
+    return job.filters.of_alignment(found.score) or given or tuple((w.label, w.start, w.end) for w in found.words)
+
+
+def _start_frames(
+    job: ShardJob, phonemes: dict[int, str], heard: dict[int, Heard]
+) -> tuple[dict[int, np.ndarray], dict[int, Rejection]]:
+    """At which frame each phoneme starts, int32 [S], by position, and why that is not known of the others."""
+    frames_per_second = _codec(job.codec, job.codec_weights).info.frames_per_second
+    members: dict[str, list[int]] = {}
+    for i in sorted(heard):
+        members.setdefault(job.recordings[i].language or job.language, []).append(i)
+    starts: dict[int, np.ndarray] = {}
+    rejected: dict[int, Rejection] = {}
+    for language, those in members.items():
+        words = sorted({word for i in those for word, _, _ in heard[i].words})
+        alone = dict(zip(words, _phonemizer(language)(words), strict=True))
+        for i in those:
+            found = phoneme_frames(phonemes[i], heard[i].words, alone, frames_per_second, len(heard[i].codes))
+            if found is None:
+                rejected[i] = Rejection("no alignment", "the words with times are not those of the text")
+            else:
+                starts[i] = found
+    return starts, rejected
 
 
 def _batches(seconds: dict[int, float], max_seconds: float) -> Iterator[list[int]]:

@@ -77,7 +77,7 @@ def finish(
             f"none of the {reasons.total()} recordings is usable: {describe_counts(reasons)}; "
             f"see {folder / 'rejected.jsonl'}"
         )
-    describe_dataset(folder, shard_lengths, total, codec, vocabulary, options)
+    describe_dataset(folder, shard_lengths, total, codec, vocabulary, options, aligned=bool(options.get("align")))
 
 
 def describe_dataset(
@@ -88,10 +88,12 @@ def describe_dataset(
     vocabulary: Vocabulary,
     options: dict,
     versions: dict[str, str] | None = None,
+    *,
+    aligned: bool,
 ) -> None:
     """Writes TFDS metadata and dataset.json for shards of so many records; `versions` None: of what is installed."""
     n_bytes = sum(path.stat().st_size for path in folder.glob("data-*.tfrecord"))
-    tfds_metadata.write_metadata(folder, shard_lengths, n_bytes)
+    tfds_metadata.write_metadata(folder, shard_lengths, n_bytes, aligned=aligned)
     speaker_seconds = {name: n / codec.frames_per_second for name, n in sorted(total.speaker_frames.items())}
     DatasetInfo(
         schema_version=SCHEMA_VERSION,
@@ -109,6 +111,7 @@ def describe_dataset(
         unknown_symbols=dict(sorted(total.unknown_symbols.items())),
         versions=_versions(codec) if versions is None else versions,
         options=options,
+        aligned=aligned,
     ).save(folder)
 
 

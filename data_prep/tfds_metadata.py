@@ -16,10 +16,15 @@ _MODULE = "tensorflow_datasets.core.features"
 _STRINGS = ("utterance_id", "speaker_id", "language", "text", "source")
 
 
-def write_metadata(folder: str | os.PathLike, shard_utterances: Sequence[int], n_bytes: int) -> None:
-    """Writes features.json and dataset_info.json for shards of so many records; `n_bytes` is the size of all shards."""
+def write_metadata(folder: str | os.PathLike, shard_utterances: Sequence[int], n_bytes: int, *, aligned: bool) -> None:
+    """Writes features.json and dataset_info.json for shards of so many records; `n_bytes` is the size of all shards.
+
+    `aligned` records have `phoneme_frames`.
+    """
     features = {name: {"pythonClassName": f"{_MODULE}.text_feature.Text", "text": {}} for name in _STRINGS}
     features |= {"codes": _scalar("string"), "n_frames": _scalar("int64"), "phonemes": _sequence(_scalar("int64"))}
+    if aligned:
+        features["phoneme_frames"] = _sequence(_scalar("int64"))
     write_json(
         pathlib.Path(folder) / "features.json",
         {

@@ -101,6 +101,8 @@ class DataConfig:
     nar_prompt_seconds: float = 3.0  # NAR: longest prompt; a prefix is drawn from [0, this], a segment has this length
     nar_stage_per: Literal["row", "batch"] = "row"  # NAR: what shares one randomly drawn stage
     share: float = 1.0  # of the training utterances, always the same ones; a smaller share is part of a larger one
+    crop_min_seconds: float = 0.0  # utterances that are longer than a length drawn between this ...
+    crop_max_seconds: float = 0.0  # ... and this are cropped to it at words (P1: 10 to 20 s); 0: they stay whole
     block_size: int = 256  # contiguous records that move together in the epoch's permutation
     workers: int = 0  # reader processes; 0: threads of this process
 
@@ -108,6 +110,12 @@ class DataConfig:
         _check_choices(self)
         for name in ("row_length", "join_utterances", "block_size"):
             _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
+        crops = self.crop_min_seconds, self.crop_max_seconds
+        _require(
+            crops == (0, 0) or 1 <= crops[0] <= crops[1],
+            f"data.crop_min_seconds={crops[0]} must be at least 1 and at most data.crop_max_seconds={crops[1]}, "
+            "or both 0",
+        )
         _require(0 < self.share <= 1, f"data.share={self.share} must be in (0, 1]")
         _require(
             self.nar_prompt_seconds >= 0, f"data.nar_prompt_seconds={self.nar_prompt_seconds} must not be negative"

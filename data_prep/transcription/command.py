@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import pathlib
 import shutil
@@ -22,7 +21,7 @@ from data_prep.transcription.pieces import PARTS, PiecesJob, part_path, transcri
 from data_prep.transcription.segmentation import Segmentation
 from data_prep.workers import Worker, map_unordered
 from valle_jax.errors import UserError, WorkError
-from valle_jax.evaluation.recognition import get_recogniser
+from valle_jax.evaluation.recognition import get_recogniser, pocketsphinx_version
 
 MANIFEST = "manifest.jsonl"
 REJECTED = "rejected.jsonl"
@@ -121,7 +120,7 @@ def _begin(options: Transcribe, layout: str, folder: pathlib.Path, *, shared: bo
         "recogniser": options.recogniser,
         **{f"segmentation.{name}": value for name, value in dataclasses.asdict(options.segmentation).items()},
         "shard_recordings": options.shard_recordings,
-        "pocketsphinx": importlib.metadata.version("pocketsphinx"),
+        "pocketsphinx": pocketsphinx_version(),
     }
     try:
         if shared and listing.exists(folder) and (folder / "plan.json").exists():

@@ -29,6 +29,7 @@ class DatasetInfo:
       unknown_symbols: phoneme symbols that the vocabulary lacks, and how often they were met.
       versions: of the programs that decided the bytes.
       options: that decided them, by the names that the command line has for them.
+      aligned: whether the records say at which frame each phoneme starts.
     """
 
     codec: CodecInfo
@@ -38,6 +39,7 @@ class DatasetInfo:
     unknown_symbols: dict[str, int] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     options: dict = dataclasses.field(default_factory=dict)
+    aligned: bool = False
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -48,6 +50,8 @@ class DatasetInfo:
     def to_json(self) -> dict:
         """A dict that `json.dumps` takes."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not self.aligned:
+            del values["aligned"]  # as it was before there were such datasets
         values |= {"codec": self.codec.to_json(), "vocabulary": self.vocabulary.to_json()}
         return {"schema_version": values.pop("schema_version"), **values}
 

@@ -25,8 +25,10 @@ import numpy as np
 from valle_jax.config import Config
 from valle_jax.data import draws
 from valle_jax.data.batch import mark_tokens
+from valle_jax.data.cropping import Crops
 from valle_jax.data.dataset import Dataset, Index
 from valle_jax.data.schema import SPLITS
+from valle_jax.errors import UserError
 from valle_jax.text.vocabulary import UNK_ID, Vocabulary
 
 _VERSION = 1  # of the algorithm; part of the name under which a plan is cached
@@ -51,6 +53,7 @@ class Packing:
       segment_frames: length of an acoustic prompt that is given additionally; at most half of the frames are.
       share: of the split's utterances; which they are depends on nothing else.
       frames_per_token: the AR's group size; frames that fill no group are left out.
+      crop_frames: between which lengths crops are drawn; (0, 0): utterances stay whole.
     """
 
     split: str
@@ -64,10 +67,22 @@ class Packing:
     segment_frames: int
     share: float = 1.0
     frames_per_token: int = 1
+    crop_frames: tuple[int, int] = (0, 0)
+
+    @property
+    def crops(self) -> Crops:
+        """How utterances are cropped."""
+        return Crops(self.seed, self.epoch, *self.crop_frames, self.frames_per_token)
 
     @classmethod
     def of(cls, dataset: Dataset, config: Config, split: str, seed: int, epoch: int) -> Packing:
-        """The packing that a configuration asks for."""
+        """The packing that a configuration asks for; UserError where it asks for crops of what is not aligned."""
+        data, rate = config.data, dataset.info.codec.frames_per_second
+        if data.crop_max_seconds and not dataset.info.aligned:
+            raise UserError(
+                f"data.crop_max_seconds={data.crop_max_seconds:g} needs to know where phonemes are, and {dataset.path} "
+                "does not say; prepare it with --align, or set data.crop_min_seconds and data.crop_max_seconds to 0"
+            )
         is_ar = config.model.stage == "ar"
         return cls(
             split=split,
@@ -81,6 +96,7 @@ class Packing:
             segment_frames=0 if is_ar or config.data.nar_prompt != "segment" else prompt_frames(dataset, config),
             share=config.data.share if split == "train" else 1.0,
             frames_per_token=config.model.codes_per_step,
+            crop_frames=(round(data.crop_min_seconds * rate), round(data.crop_max_seconds * rate)),
         )
 
 
@@ -106,7 +122,7 @@ class Plan:
       n_utterances: in rows.
       n_skipped: utterances too long for a row.
       n_tokens: in rows, padding not counted.
-      n_frames: acoustic frames in rows.
+      n_frames: acoustic frames in rows; of crops, as in `n_tokens`, the most that they may have.
     """
 
     bounds: np.ndarray
@@ -301,9 +317,9 @@ def _lengths(index: Index, packing: Packing, records: np.ndarray, starts: np.nda
     if not len(starts):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     sizes = np.diff(starts, append=len(records))
-    frames = np.add.reduceat(index.n_frames[records].astype(np.int64), starts)
+    lengths = packing.crops.lengths(records, index.n_phonemes[records], index.n_frames[records])
+    phonemes, frames = (np.add.reduceat(length, starts) for length in lengths)
     steps = frames // packing.frames_per_token
-    phonemes = np.add.reduceat(index.n_phonemes[records].astype(np.int64), starts)
     prompt = np.minimum(packing.segment_frames, frames // 2)
     tokens = phonemes + (sizes - 1) * packing.separator_tokens + packing.example_tokens + prompt + steps
     return tokens, steps * packing.frames_per_token

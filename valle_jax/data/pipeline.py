@@ -25,7 +25,8 @@ from valle_jax.data.batch import Batch
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.examples import Example, RowWriter, empty_batch
 from valle_jax.data.mixing import Mixture
-from valle_jax.data.packing import Packing, Plan, load_plan
+from valle_jax.data.packing import Packing, Plan, load_plan, separator
+from valle_jax.data.schema import Utterance
 from valle_jax.errors import UserError
 
 WeightedDatasets = Sequence[tuple[Dataset, float]]
@@ -71,9 +72,18 @@ class RowStream:
             plan = self._plan(epoch)
         place = row - (self._ends[epoch - 1] if epoch else 0)
         return [
-            self.writer.example([self._dataset.read(record) for record in records], seed, epoch, records[0])
+            self.writer.example([self._read(record, epoch) for record in records], seed, epoch, records[0])
             for records in plan.row(place)
         ]
+
+    def _read(self, record: int, epoch: int) -> Utterance:
+        """An utterance, as much of it as the plan of the epoch has room for."""
+        dataset, config, split, seed, _ = self._arguments
+        utterance = dataset.read(record)
+        if not config.data.crop_max_seconds:
+            return utterance
+        crops = Packing.of(dataset, config, split, seed, epoch).crops
+        return crops.crop(record, utterance, separator(dataset.info.vocabulary))
 
     def _plan(self, epoch: int) -> Plan:
         if epoch not in self._plans:

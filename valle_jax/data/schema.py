@@ -24,6 +24,7 @@ class Utterance:
       phonemes: int32 [S], ids of the dataset's vocabulary, without end of text.
       codes: uint16 [T, Q].
       source: where the recording came from.
+      phoneme_frames: int32 [S], the frame at which each phoneme starts, ascending; None: not aligned.
     """
 
     utterance_id: str
@@ -33,12 +34,13 @@ class Utterance:
     phonemes: np.ndarray
     codes: np.ndarray
     source: str
+    phoneme_frames: np.ndarray | None = None
 
     def to_example(self) -> bytes:
         """A serialized `tf.train.Example`; the same bytes for the same utterance.
 
         Its features: the strings as UTF-8; `phonemes` int64 [S]; `codes` as the little-endian uint16 bytes of [T, Q] in
-        C order; `n_frames` int64.
+        C order; `n_frames` int64; `phoneme_frames` int64 [S] only where they are known.
         """
         example = Example()
         features = example.features.feature
@@ -47,6 +49,8 @@ class Utterance:
         features["phonemes"].int64_list.value.extend(np.asarray(self.phonemes).tolist())
         features["codes"].bytes_list.value.append(np.ascontiguousarray(self.codes, "<u2").tobytes())
         features["n_frames"].int64_list.value.append(len(self.codes))
+        if self.phoneme_frames is not None:
+            features["phoneme_frames"].int64_list.value.extend(np.asarray(self.phoneme_frames).tolist())
         return example.SerializeToString(deterministic=True)
 
     @classmethod
@@ -66,7 +70,14 @@ class Utterance:
         if codes.size != n_frames * codebooks:
             raise ValueError(f"{codes.size} codes are not {n_frames} frames of {codebooks} codebooks")
         phonemes = np.array(features["phonemes"].int64_list.value, np.int32)
-        return cls(phonemes=phonemes, codes=codes.astype(np.uint16, copy=False).reshape(-1, codebooks), **strings)
+        starts = None
+        if "phoneme_frames" in features:
+            starts = np.array(features["phoneme_frames"].int64_list.value, np.int32)
+            inside = len(starts) == 0 or (starts[0] >= 0 and starts[-1] < n_frames and (np.diff(starts) >= 0).all())
+            if len(starts) != len(phonemes) or not inside:
+                raise ValueError("the frames at which phonemes start do not ascend inside the utterance")
+        codes = codes.astype(np.uint16, copy=False).reshape(-1, codebooks)
+        return cls(phonemes=phonemes, codes=codes, phoneme_frames=starts, **strings)
 
 
 _STRINGS = ("utterance_id", "speaker_id", "language", "text", "source")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -127,6 +128,14 @@ class WordRecogniser:
     def transcribe(self, audio: Sequence[np.ndarray], sample_rate: int) -> list[str]:
         """The text heard in each utterance, float32 [samples]."""
         return [" ".join(self(samples, sample_rate)) for samples in audio]
+
+
+def pocketsphinx_version() -> str:
+    """The version that is installed; UserError where there is none."""
+    try:
+        return importlib.metadata.version("pocketsphinx")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError("pocketsphinx is not installed: pip install 'valle-jax[eval]'") from None
 
 
 def get_recogniser(name: str) -> Recogniser:
