@@ -51,9 +51,10 @@ def _of_making(mine: Dataset, others: Dataset) -> Iterator[str]:
 
 
 def _of_values(names: tuple[str, ...], mine: dict, others: dict) -> Iterator[str]:
-    """Lines for the values of two dicts that differ, nested ones by the names of all levels."""
+    """Lines for the values of two dicts that differ, nested ones by the names (in lists, numbers) of all levels."""
     for key in sorted(mine.keys() | others.keys()):
-        a, b = mine.get(key), others.get(key)
+        values = (mine.get(key), others.get(key))
+        a, b = ({str(i): v for i, v in enumerate(value)} if isinstance(value, list) else value for value in values)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _of_values((*names, key), a, b)
         elif a != b:

@@ -64,6 +64,12 @@ def test_what_is_in_one_alone(compare):
     assert not any("utterances with other" in line for line in lines)
 
 
+def test_options_of_merged_datasets(tmp_path):
+    both = [[{"codec": "mel_rvq", "seed": seed}, {"seed": 5}] for seed in (0, 1)]
+    datasets = [Dataset.open(write_dataset(tmp_path / f"{i}", utterances(), merged=m)) for i, m in enumerate(both)]
+    assert differences(*datasets, progress=False) == ["options merged 0 seed: 0 | 1"]
+
+
 def test_another_order(compare):
     assert compare(utterances()[::-1], seed=0) == ["the records are in another order"]
 
