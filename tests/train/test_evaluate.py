@@ -36,7 +36,9 @@ def test_means_over_batches(stage):
         for k in (2, 3):
             of_stage = rows["stage"][chosen[0]] == k - 1
             assert values[f"valid_speaker_loss_codebook_{k}"] == pytest.approx(nats[of_stage].mean(), rel=1e-5)
-            names.add(f"valid_speaker_loss_codebook_{k}")
+            accuracy = (rank[of_stage] < 10).mean()
+            assert values[f"valid_speaker_accuracy_top10_codebook_{k}"] == pytest.approx(accuracy, abs=1e-12)
+            names |= {f"valid_speaker_{kind}_codebook_{k}" for kind in ("loss", "accuracy_top10")}
     assert values.keys() == names
 
 

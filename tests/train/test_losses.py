@@ -24,16 +24,19 @@ def test_sums_against_numpy():
     sums = loss_sums(jnp.asarray(logits, jnp.float32), batch, config.model)
 
     loss = targets = correct = 0.0
-    stage_loss = np.zeros(config.model.codebooks - 1)
+    stage_loss, stage_correct = np.zeros((2, config.model.codebooks - 1))
     for row, column in zip(*np.nonzero(batch["target"] >= 0), strict=True):
         x, target = logits[row, column], batch["target"][row, column]
         nats = np.log(np.exp(x).sum()) - x[target]
-        loss, targets, correct = loss + nats, targets + 1, correct + (target in np.argsort(x)[-10:])
-        stage_loss[batch["stage"][row] - 1] += nats
+        hit, stage = target in np.argsort(x)[-10:], batch["stage"][row] - 1
+        loss, targets, correct = loss + nats, targets + 1, correct + hit
+        stage_loss[stage] += nats
+        stage_correct[stage] += hit
     np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)  # float32 against float64
     assert (sums.targets, sums.correct_top10) == (targets, correct)
     np.testing.assert_allclose(sums.stage_loss, stage_loss, rtol=1e-5)
     assert sums.stage_targets.sum() == targets
+    np.testing.assert_array_equal(sums.stage_correct_top10, stage_correct)
 
 
 @functools.cache

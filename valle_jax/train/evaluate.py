@@ -30,7 +30,7 @@ class Validation:
         self._step: Callable[[Params, dict[str, jax.Array]], Sums] = jit_eval_step(decoder, rows.mesh)
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """`{split}_loss` (nats per target), `{split}_accuracy_top10`; for the NAR also `{split}_loss_codebook_{k}`.
+        """`{split}_loss` (nats per target), `{split}_accuracy_top10`; for the NAR also these with `_codebook_{k}`.
 
         k counts from 1 as in the papers: 2..Q. A stage that no batch drew is left out.
         """
@@ -50,9 +50,11 @@ def _means(split: str, parts: list[Sums]) -> dict[str, float]:
         f"{split}_accuracy_top10": float(total.correct_top10 / total.targets),
     }
     if total.stage_loss is not None:
-        for k, (loss, targets) in enumerate(zip(total.stage_loss, total.stage_targets, strict=True), start=2):
+        stages = zip(total.stage_loss, total.stage_targets, total.stage_correct_top10, strict=True)
+        for k, (loss, targets, correct) in enumerate(stages, start=2):
             if targets:
                 values[f"{split}_loss_codebook_{k}"] = float(loss / targets)
+                values[f"{split}_accuracy_top10_codebook_{k}"] = float(correct / targets)
     return values
 
 

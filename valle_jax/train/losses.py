@@ -22,7 +22,7 @@ TOP = 10  # of the accuracy that is reported
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "targets", "correct_top10", "stage_loss", "stage_targets"),
+    data_fields=("loss", "targets", "correct_top10", "stage_loss", "stage_targets", "stage_correct_top10"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Sums:
       correct_top10: float32 [], targets among the ten most probable outputs.
       stage_loss: float32 [Q - 1] for the NAR, the loss of codebooks 2..Q; None for the AR.
       stage_targets: float32 [Q - 1], the targets of each; None for the AR.
+      stage_correct_top10: float32 [Q - 1], of each; None for the AR.
     """
 
     loss: jax.Array
@@ -42,6 +43,7 @@ class Sums:
     correct_top10: jax.Array
     stage_loss: jax.Array | None
     stage_targets: jax.Array | None
+    stage_correct_top10: jax.Array | None
 
     def __add__(self, other: Sums) -> Sums:
         return jax.tree.map(jnp.add, self, other)
@@ -61,13 +63,12 @@ def loss_sums(logits: jax.Array, batch: dict[str, jax.Array], config: ModelConfi
     loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits, label) * mask
     own = jnp.take_along_axis(logits, label[..., None], axis=-1)
     better = (jax.lax.stop_gradient(logits) > jax.lax.stop_gradient(own)).sum(-1)
-    correct = ((better < TOP) * mask).sum()
+    correct_BT = (better < TOP) * mask
+    parts = (loss_BT, mask, correct_BT)
+    sums = [x_BT.sum() for x_BT in parts]
     if config.stage == "ar":
-        return Sums(loss_BT.sum(), mask.sum(), correct, None, None)
-    stage_loss, stage_targets = (
-        jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in (loss_BT, mask)
-    )
-    return Sums(loss_BT.sum(), mask.sum(), correct, stage_loss, stage_targets)
+        return Sums(*sums, None, None, None)
+    return Sums(*sums, *(jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in parts))
 
 
 def decoder_loss_sums(
