@@ -53,6 +53,8 @@ class Evaluate:
     """Utterances to test on, the speakers in turn; default: all."""
     audio: str | None = None
     """Corpus that the dataset directory was prepared from."""
+    dataset: str | None = None
+    """Dataset directory for teacher-forced losses and accuracies by codebook; default: --data where it is one."""
     trials: str | None = None
     """Trial list (trials.jsonl) to use instead of making one."""
     whole_prompts: bool = False
@@ -97,6 +99,7 @@ class Evaluate:
                 batch_size=self.batch_size,
             ),
             audio=self.audio,
+            dataset=self.dataset,
             trials=self.trials,
             whole_prompts=self.whole_prompts,
             cache=self.cache,

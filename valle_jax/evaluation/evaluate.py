@@ -21,6 +21,7 @@ from valle_jax.evaluation.results import Results, Row, columns_of
 from valle_jax.evaluation.runner import Runner
 from valle_jax.evaluation.sample import Measure
 from valle_jax.evaluation.systems import SYSTEMS
+from valle_jax.evaluation.teacher_forced import teacher_forced
 from valle_jax.evaluation.trials import Trial, TrialList, header, make_trials
 from valle_jax.inference.synthesizer import Options
 from valle_jax.version import __version__
@@ -41,6 +42,7 @@ def evaluate(
     limit: int | None = None,
     options: Options = Options(),
     audio: Path | None = None,
+    dataset: Path | None = None,
     trials: Path | None = None,
     whole_prompts: bool = False,
     cache: Path | None = None,
@@ -59,10 +61,12 @@ def evaluate(
       systems: rows, by their names in `SYSTEMS`; default: the protocol's.
       measures: names or measures; default: those that run offline.
       seeds: runs of every row that is sampled.
-          first_seed: of the first run; the others count on.
-          limit: utterances to test on; default: all.
+      first_seed: of the first run; the others count on.
+      limit: utterances to test on; default: all.
       options: how the model speaks.
       audio: of a dataset directory: the corpus that it was prepared from.
+      dataset: dataset directory, of whose validation splits teacher-forced losses and accuracies are computed; default:
+        `data` where it is one, else they are left out.
       trials: a trial list to use instead of one made from `data`.
       whole_prompts: take whole recordings for prompts instead of cutting them at words.
       cache: folder of audio and values, which evaluations may share; default: OUT/cache.
@@ -112,6 +116,9 @@ def evaluate(
         codec_weights=codec_weights,
         progress=progress,
     )
+    if dataset is None and (pathlib.Path(data) / "dataset.json").is_file():
+        dataset = data
+    forced = teacher_forced(model_dir, dataset) if dataset is not None and shard is None else {}
     rows = _rows(runner, chosen.trials, names, range(first_seed, first_seed + seeds), shard or (0, 1))
     facts: dict[str, Any] = {
         "protocol": rule.name,
@@ -121,6 +128,7 @@ def evaluate(
         "seeds": seeds,
         "first_seed": first_seed,
         "options": dataclasses.asdict(options),
+        "teacher_forced": forced,
         "versions": {"valle-jax": __version__, "python": platform.python_version()},
         "date": datetime.date.today().isoformat(),
     }

@@ -74,7 +74,7 @@ def _binned(axis, results: Results, column: Column, place: dict[str, float]) -> 
 
 
 def _codebooks(axis, results: Results) -> bool:
-    """Figures named `accuracy…_codebook_K`, a line per row and kind."""
+    """Figures named `accuracy…_codebook_K`, a line per row and kind; teacher-forced top-10 accuracies of each split."""
     found = [(c, m) for c in results.columns if (m := CODEBOOK.fullmatch(c.figure.name))]
     for kind in sorted({match[1] for _, match in found}):
         for key in results.rows:
@@ -82,4 +82,7 @@ def _codebooks(axis, results: Results) -> bool:
             known = [(k, e.value) for k, e in points if e is not None]
             if known:
                 axis.plot(*zip(*sorted(known), strict=True), marker="o", label=f"{key}: {kind}")
+    for split, kinds in results.facts.get("teacher_forced", {}).items():
+        known = [(k, value) for k, value in enumerate(kinds["accuracy_top10"], start=1) if value is not None]
+        axis.plot(*zip(*known, strict=True), marker="s", label=f"{split}: teacher-forced top 10")
     return bool(axis.lines)

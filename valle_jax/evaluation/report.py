@@ -25,7 +25,7 @@ small { color: #666 } audio { width: 150px } img { max-width: 100% } .wide { ove
 
 def write_report(results: Results, trials: Sequence[Trial], root: pathlib.Path, out: pathlib.Path) -> None:
     """Writes OUT/table.md, OUT/index.html, OUT/plots and OUT/prompts; `root` is where the trials' audio is."""
-    tables = [main_table(results), difference_table(results)]
+    tables = [table for table in (main_table(results), difference_table(results), forced_table(results)) if table[1:]]
     facts = _facts(results)
     notes = _notes(results)
     text = "\n\n".join([facts, *(_markdown(table) for table in tables), *notes]) + "\n"
@@ -77,6 +77,18 @@ def difference_table(results: Results) -> Table:
     return table
 
 
+def forced_table(results: Results) -> Table:
+    """Teacher-forced losses and accuracies by codebook, of each split; no rows where no dataset was given."""
+    splits = results.facts.get("teacher_forced", {})
+    rows = [
+        [f"{split}: {kind}, teacher-forced", *("" if value is None else f"{value:.3f}" for value in values)]
+        for split, kinds in splits.items()
+        for kind, values in kinds.items()
+    ]
+    width = max((len(row) for row in rows), default=1)
+    return [["", *(f"codebook {k}" for k in range(1, width))], *rows]
+
+
 def _columns(results: Results) -> list[Column]:
     """Those of tables: accuracies by codebook are in a plot."""
     return [column for column in results.columns if not CODEBOOK.fullmatch(column.figure.name)]
@@ -125,6 +137,8 @@ def _notes(results: Results) -> list[str]:
     models = {"†": sorted({row.asr for row in rows}), "‡": sorted({row.voice for row in rows})}
     notes = ["Brackets: 95 % bootstrap intervals over trials. Differences: paired bootstrap over common trials."]
     notes += [text.format(", ".join(models[m])) for m, text in marks.items() if any(m in cell for cell in cells)]
+    if not results.facts.get("teacher_forced"):
+        notes.append("No teacher-forced losses: they need a dataset directory (--dataset).")
     failed = {key: len(row.failed) for key, row in results.rows.items() if row.failed}
     notes += [
         f"{n} trials could not be asked of {_label(results, key)}; see results.json." for key, n in failed.items()
