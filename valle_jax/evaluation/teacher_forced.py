@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from typing import cast
 
 from valle_jax.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -37,7 +38,7 @@ def teacher_forced(
     Raises:
       UserError: no model or dataset, another codec or vocabulary, or no utterances in the validation splits.
     """
-    model, dataset = load_model_dir(model_dir), Dataset.open(dataset_dir)
+    model, dataset = load_model_dir(pathlib.Path(model_dir)), Dataset.open(dataset_dir)
     model.codec.check_same(dataset.info.codec, str(model_dir), str(dataset_dir))
     if not isinstance(model.vocabulary, Vocabulary):
         raise UserError(f"{model_dir} has a text table of its own, and no dataset has that: no teacher-forced losses")

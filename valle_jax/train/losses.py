@@ -64,11 +64,14 @@ def loss_sums(logits: jax.Array, batch: dict[str, jax.Array], config: ModelConfi
     own = jnp.take_along_axis(logits, label[..., None], axis=-1)
     better = (jax.lax.stop_gradient(logits) > jax.lax.stop_gradient(own)).sum(-1)
     correct_BT = (better < TOP) * mask
-    parts = (loss_BT, mask, correct_BT)
-    sums = [x_BT.sum() for x_BT in parts]
+    loss, targets, correct = loss_BT.sum(), mask.sum(), correct_BT.sum()
     if config.stage == "ar":
-        return Sums(*sums, None, None, None)
-    return Sums(*sums, *(jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1) for x_BT in parts))
+        return Sums(loss, targets, correct, None, None, None)
+    stage_loss, stage_targets, stage_correct = (
+        jax.ops.segment_sum(x_BT.sum(1), batch["stage"] - 1, config.codebooks - 1)
+        for x_BT in (loss_BT, mask, correct_BT)
+    )
+    return Sums(loss, targets, correct, stage_loss, stage_targets, stage_correct)
 
 
 def decoder_loss_sums(
