@@ -6,6 +6,7 @@
 (both in their original layout) and a `manifest.jsonl` whose corpus `pm` reads LJSpeech's texts.
 Read sentences by native speakers suit the recogniser's language model; spelled letters (AN4) and learners' English
 (speechocean762), where it fails on two words of three of the originals, would only measure its guessing.
+It needs the extra `eval`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 
 `--corpus` is the JSON lines file, with splits, that `valle prepare` made the dataset from. Each held-out text is said
 in the voice of the shortest other recording of its speaker of at least 3 s, which with its transcript is the prompt.
+It needs the extra `eval`.
 """
 
 from __future__ import annotations

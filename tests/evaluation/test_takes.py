@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 
 from valle_jax.audio import read_audio
-from valle_jax.evaluation.takes import has_loop, problems
+from valle_jax.evaluation.takes import MAX_LETTER_SECONDS, MIN_LETTER_SECONDS, has_loop, problems
 
 RATE = 24_000
 
@@ -26,6 +27,19 @@ def recordings(speech):
 
 def test_real_recordings_are_good_takes(recordings):
     assert [problems(samples, RATE, text) for samples, text in recordings] == [[]] * len(recordings)
+
+
+def test_hardly_a_real_recording_is_of_a_bad_length(speech):
+    lengths = []  # seconds, letters
+    for transcript in (speech / "LibriSpeech").rglob("*.trans.txt"):
+        for name, _, text in (line.partition(" ") for line in transcript.read_text().splitlines()):
+            lengths.append((soundfile.info(transcript.parent / f"{name}.flac").duration, text))
+    for record in map(json.loads, (speech / "manifest.jsonl").read_text().splitlines()):
+        if record["corpus"] == "speechocean762":
+            lengths.append((record["seconds"], record["text"]))
+    seconds, letters = np.array([(t, sum(c.isalnum() for c in text)) for t, text in lengths]).T
+    assert len(seconds) > 2000 and (seconds > MIN_LETTER_SECONDS * letters).all()
+    assert (seconds > 1 + MAX_LETTER_SECONDS * letters).mean() <= 1e-3
 
 
 @pytest.mark.parametrize("period_seconds", [0.1, 0.45, 1.0])
