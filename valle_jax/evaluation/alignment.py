@@ -45,8 +45,8 @@ class Alignment:
     Attributes:
       words: all words of the text.
       phones: of all words, in the pronunciations that fit best.
-      score: nats per frame of speech (10 ms) by which the text explains the audio worse than phones in any order do:
-        0 is perfect, and what speaker, channel and level do to both cancels out.
+      score: nats per frame of speech (10 ms), relative to how well phones in any order explain the same audio: 0 is
+        perfect, the lower the worse. What speaker and channel do to both cancels out.
     """
 
     words: tuple[Segment, ...]
