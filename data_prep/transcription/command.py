@@ -16,7 +16,7 @@ from data_prep import listing, sources, tasks
 from data_prep.files import whole_text
 from data_prep.isolation import run_isolated
 from data_prep.plan import Plan, make_plan
-from data_prep.summary import describe_counts
+from data_prep.summary import count_rejected, describe_counts
 from data_prep.transcription.pieces import PARTS, PiecesJob, part_path, transcribe_shard
 from data_prep.transcription.segmentation import Segmentation
 from data_prep.workers import Worker, map_unordered
@@ -68,13 +68,14 @@ class Transcribe:
         if not transcribe(self):
             print(f"{self.out}: this task's shards are complete, others' are not yet; the last task finishes")
             return
-        lines = (pathlib.Path(self.out) / MANIFEST).read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
-        hours = sum(entry["end"] - entry["start"] for entry in entries) / 3600
-        speakers = len({entry["speaker"] for entry in entries})
-        print(f"{self.out}/{MANIFEST}: {len(entries):,} pieces, {hours:.2f} h, {speakers:,} speakers")
-        with open(pathlib.Path(self.out) / REJECTED, encoding="utf-8") as rejected:
-            reasons = collections.Counter(json.loads(line)["reason"] for line in rejected)
+        pieces: collections.Counter[str] = collections.Counter()  # by speaker
+        hours = 0.0
+        with open(pathlib.Path(self.out) / MANIFEST, encoding="utf-8") as manifest:
+            for entry in map(json.loads, manifest):
+                pieces[entry["speaker"]] += 1
+                hours += (entry["end"] - entry["start"]) / 3600
+        print(f"{self.out}/{MANIFEST}: {pieces.total():,} pieces, {hours:.2f} h, {len(pieces):,} speakers")
+        reasons = count_rejected(self.out)
         if reasons:
             print(f"rejected: {describe_counts(reasons)}; see {self.out}/{REJECTED}")
 

@@ -3,8 +3,11 @@
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 
 from data_prep.alignment import phoneme_frames
+from valle_jax.evaluation.recognition import normalise
+from valle_jax.text.phonemizer import Phonemizer
 
 ALONE = {"one": "wˈʌn", "of": "ˈʌv", "the": "ðə", "two": "tˈuː", "um": "ˈʌm"}
 
@@ -45,3 +48,18 @@ def test_any_string_gets_ascending_frames(phonemes, lengths):
     if found is not None:
         assert len(found) == len(phonemes) and found.dtype == np.int32
         assert found.min() >= 0 and found.max() < 50 and (np.diff(found) >= 0).all()
+
+
+def test_words_of_real_sentences_are_found(speech):
+    """Words of one second each: espeak's begin at whole seconds, although it joins some and reads all in context."""
+    pytest.importorskip("phonemizer", reason="the extra `text` is not installed")
+    lines = (speech / "LibriSpeech/test-other/367/test-other-367.trans.txt").read_text().splitlines()[:20]
+    texts = [line.partition(" ")[2] for line in lines]
+    phonemizer = Phonemizer("en-us")
+    found = []
+    for text, phonemes in zip(texts, phonemizer(texts), strict=True):
+        words = normalise(text)
+        timed = [(word, float(i), i + 1.0) for i, word in enumerate(words)]
+        starts = phoneme_frames(phonemes, timed, dict(zip(words, phonemizer(words), strict=True)), 100.0, 10**6)
+        found += [starts[i] % 100 == 0 for i, before in enumerate(" " + phonemes[:-1]) if before == " "]
+    assert len(found) > 200 and np.mean(found) > 0.98

@@ -12,7 +12,10 @@ from data_prep.transcription import command, pieces
 from data_prep.transcription.command import Transcribe, transcribe
 from data_prep.transcription.segmentation import Segmentation
 from valle_jax.audio import read_audio, write_audio
+from valle_jax.config import Config
+from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
 from valle_jax.data.dataset import Dataset
+from valle_jax.data.pipeline import TrainBatches
 from valle_jax.errors import UserError
 from valle_jax.evaluation.digits import edit_distance
 from valle_jax.evaluation.recognition import normalise
@@ -84,15 +87,20 @@ def test_the_manifest_is_a_source_with_words(transcribed):
         assert (recording.start_seconds, recording.end_seconds) == (entry["start"], entry["end"])
 
 
-def test_a_dataset_comes_of_it(transcribed, tmp_path):
+def test_a_dataset_comes_of_it_whose_crops_can_be_trained_on(transcribed, tmp_path):
     pytest.importorskip("phonemizer", reason="the extra `text` is not installed")
     manifest = transcribed / "manifest.jsonl"
-    prepare(Prepare(source=str(manifest), out=str(tmp_path / "set"), processes=1), progress=False)
+    prepare(Prepare(source=str(manifest), out=str(tmp_path / "set"), processes=1, align=True), progress=False)
     dataset = Dataset.open(tmp_path / "set")
     found = entries(transcribed)
     assert len(dataset) == len(found)
     seconds = [dataset.index.n_frames[i] / dataset.info.codec.frames_per_second for i in range(len(found))]
     assert seconds == pytest.approx([entry["end"] - entry["start"] for entry in found], abs=0.05)
+    crops = {"data.crop_min_seconds": 1.5, "data.crop_max_seconds": 1.5, "data.row_length": 200, "train.rows": 1}
+    batches = iter(TrainBatches([(dataset, 1.0)], Config().override(crops), start_row=0, plan_dir=None))
+    for _ in range(4):
+        kinds = next(batches)["kind"]
+        assert 0 < (kinds == KIND_ACOUSTIC).sum() <= 113 and 3 < (kinds == KIND_TEXT).sum() < 60
 
 
 class Clock:
