@@ -40,17 +40,19 @@ def test_a_changed_code_and_a_changed_phoneme_are_named(compare):
     others = utterances()
     others[3].codes[0, 1] ^= 1
     others[5] = dataclasses.replace(others[5], text="text b", phonemes=others[1].phonemes)
+    others[6] = dataclasses.replace(others[6], phoneme_frames=np.arange(6, dtype=np.int32))
     others[7] = dataclasses.replace(others[7], source="elsewhere/u7.wav")
     lines = compare(others, seed=0)
-    assert lines[:4] == [
+    assert lines[:5] == [
         "utterances with other text: 1 (u5)",
         "utterances with other phonemes: 1 (u5)",
         "utterances with other codes: 1 (u3)",
+        "utterances with other start frames: 1 (u6)",
         "utterances with other speaker, language, source or split: 1 (u7)",
     ]
     # One of 245 frames moved from a code to another: at most 1/245 bit at level 2 (of four digits), none at level 1.
-    level_1, level_2 = map(float, re.fullmatch(r"codes: .*, bits: (\S+) (\S+)", lines[4]).groups())
-    assert level_1 == 0 < level_2 <= 1 / 245 + 5e-5 and len(lines) == 5
+    level_1, level_2 = map(float, re.fullmatch(r"codes: .*, bits: (\S+) (\S+)", lines[5]).groups())
+    assert level_1 == 0 < level_2 <= 1 / 245 + 5e-5 and len(lines) == 6
 
 
 def test_what_is_in_one_alone(compare):
