@@ -70,5 +70,7 @@ def write_dataset(folder: pathlib.Path, utterances, codec: CodecInfo = CODEC, **
             total.frames["train"] += len(u.codes)
             total.phonemes += len(u.phonemes)
             total.speaker_frames[u.speaker_id] += len(u.codes)
-    describe_dataset(folder, [len(utterances)], total, codec, Vocabulary.default(), options, {"valle-jax": "1"})
+    describe_dataset(
+        folder, [len(utterances)], total, codec, Vocabulary.default(), options, {"valle-jax": "1"}, aligned=False
+    )
     return folder
