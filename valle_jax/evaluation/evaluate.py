@@ -18,7 +18,7 @@ from valle_jax.evaluation.corpus import Corpus
 from valle_jax.evaluation.protocols import Protocol, get_protocol, with_whole_prompts
 from valle_jax.evaluation.report import write_report
 from valle_jax.evaluation.results import Results, Row, columns_of
-from valle_jax.evaluation.runner import Runner
+from valle_jax.evaluation.runner import RERANK_SIM, RERANK_WER, Runner
 from valle_jax.evaluation.sample import Measure
 from valle_jax.evaluation.systems import SYSTEMS
 from valle_jax.evaluation.teacher_forced import teacher_forced
@@ -98,6 +98,9 @@ def evaluate(
     except (OSError, ValueError):
         raise UserError(f"{os.fspath(model_dir)} is not a model directory; `valle export` makes one") from None
     used = _measures(measures, codec["codebooks"])
+    figures = {figure.name for measure in used for figure in measure.figures}
+    if any(SYSTEMS[name].say is None for name in names) and not {RERANK_WER, RERANK_SIM} <= figures:
+        raise UserError("best-of-5 chooses by measures of wer and similarity; add them, or leave out the system")
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus.open(data, audio)

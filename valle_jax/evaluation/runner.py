@@ -238,16 +238,9 @@ def _file_hash(path: pathlib.Path) -> str:
 
 
 def _value(measures: Sequence[Measure], figure_name: str, values: Mapping[str, Values]) -> float:
-    """A figure of one sample; NaN where it does not have it.
-
-    Raises:
-      UserError: no measure has the figure.
-    """
-    for measure in measures:
-        for figure in measure.figures:
-            if figure.name == figure_name:
-                row = values[measure.name]
-                if figure.of not in row:
-                    return float("nan")
-                return float(row[figure.of]) / (float(row[figure.per]) if figure.per else 1.0)
-    raise UserError(f"choosing among takes needs a measure of {figure_name}; add one with --measures")
+    """A figure of one sample by the first measure that has it; NaN where the sample does not."""
+    measure, figure = next((m, f) for m in measures for f in m.figures if f.name == figure_name)
+    row = values[measure.name]
+    if figure.of not in row:
+        return float("nan")
+    return float(row[figure.of]) / (float(row[figure.per]) if figure.per else 1.0)
