@@ -15,9 +15,10 @@ import tqdm
 
 from data_prep import listing
 from data_prep.isolation import run_isolated
+from data_prep.jobs import ShardJob
 from data_prep.plan import Splitter
 from data_prep.selection import SelectJob, choose_dropped, select_shard
-from data_prep.shards import REPORTS, STAGING, ShardJob, ShardReport, corpus_vocabulary, prepare_shard
+from data_prep.shards import REPORTS, STAGING, ShardReport, corpus_vocabulary, prepare_shard
 from data_prep.summary import finish
 from data_prep.workers import Worker, WorkerLostError, map_unordered
 from valle_jax.codec import CodecInfo

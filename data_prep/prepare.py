@@ -12,8 +12,9 @@ import soxr
 from data_prep import engine, listing, sources, tasks
 from data_prep.files import write_json
 from data_prep.filters import Filters
+from data_prep.jobs import ShardJob
 from data_prep.plan import GivenSplits, Plan, load_speaker_splits, make_plan
-from data_prep.shards import REPORTS, STAGING, ShardJob
+from data_prep.shards import REPORTS, STAGING
 from data_prep.summary import Summary
 from valle_jax.codec import CodecInfo, get_codec
 from valle_jax.errors import UserError, WorkError

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 from small_corpora import SHARDS_OF_TWO, contents, make_corpus, rejections, sound
 
+from data_prep.encoding import BATCH_SECONDS, _batches
 from data_prep.filters import Filters
 from data_prep.prepare import Prepare, prepare
-from data_prep.shards import BATCH_SECONDS, _batches
 from valle_jax.audio import write_audio
 from valle_jax.data.dataset import Dataset
 from valle_jax.errors import UserError, WorkError

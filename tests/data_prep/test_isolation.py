@@ -8,7 +8,7 @@ import time
 import pytest
 
 from data_prep.isolation import run_isolated
-from data_prep.shards import ShardJob
+from data_prep.jobs import ShardJob
 from data_prep.sources import Recording
 from data_prep.workers import Worker
 from valle_jax.errors import WorkError
