@@ -6,12 +6,16 @@ import math
 import jax
 import numpy as np
 import pytest
+from corpora import utterances, write_corpus
 
+from valle_jax.codec import get_codec
 from valle_jax.codec.base import CodecInfo
 from valle_jax.config import ModelConfig
 from valle_jax.data.dataset import DatasetInfo, ShardWriter
 from valle_jax.data.schema import SPLITS, Utterance
 from valle_jax.errors import UserError
+from valle_jax.evaluation.evaluate import evaluate
+from valle_jax.evaluation.measures import Duration
 from valle_jax.evaluation.plots import draw_plots
 from valle_jax.evaluation.report import forced_table
 from valle_jax.evaluation.results import Results
@@ -24,17 +28,17 @@ CODEC = CodecInfo("mel_rvq", 24_000, 75.0, 3, 32, "0" * 16)
 VOCABULARY = Vocabulary("test", tuple("abcdefg "))
 
 
-def _dataset(folder, splits):
+def _dataset(folder, splits, codec=CODEC):
     rng = np.random.default_rng(0)
     folder.mkdir()
     with ShardWriter(folder, 0, 1) as writer:
         for i, split in enumerate(splits):
             phonemes = rng.integers(3, VOCABULARY.size, rng.integers(3, 8), dtype=np.int32)
-            codes = rng.integers(0, 32, (rng.integers(8, 20), 3)).astype(np.uint16)
+            codes = rng.integers(0, codec.codebook_size, (rng.integers(8, 20), codec.codebooks)).astype(np.uint16)
             writer.write(Utterance(f"u{i}", "s", "en-us", "text", phonemes, codes, "random"), split)
     counts = {split: list(splits).count(split) for split in SPLITS}
     totals = {"utterances": len(splits), "frames": 0, "phonemes": 0, "hours": 0.0, "splits": counts}
-    DatasetInfo(CODEC, VOCABULARY, totals).save(folder)
+    DatasetInfo(codec, VOCABULARY, totals).save(folder)
     return folder
 
 
@@ -76,6 +80,27 @@ def test_decoders_that_know_nothing(dataset, model, tmp_path):
     values = teacher_forced(_save(tmp_path / "zero", model, **params), dataset)["valid_speaker"]
     assert values["loss"] == pytest.approx([math.log(33), math.log(32), math.log(32)], rel=1e-5)  # the AR: and the end
     assert values["accuracy_top10"] == [1, 1, 1]  # nothing is more probable than the target
+
+
+def test_valle_evaluate_reports_them(model, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("phonemizer")
+    corpus = write_corpus(tmp_path / "corpus", utterances(2, 2, 2.0))
+    info = get_codec("mel_rvq").info
+    data = _dataset(tmp_path / "data", ["valid_speaker"] * 4, info)
+    parts = []
+    for config in (model.config_ar, model.config_nar):
+        sized = dataclasses.replace(config, codebooks=info.codebooks, codebook_size=info.codebook_size)
+        parts += [sized, jax.device_get(build(sized).init(jax.random.key(0)))]
+    path = _save(tmp_path / "model", ModelDir(*parts, VOCABULARY, info, max_tokens=64))
+    how = {"systems": ["ground-truth"], "measures": [Duration()], "progress": False}
+    evaluate(path, "short", corpus, tmp_path / "out", dataset=data, **how)
+    results = Results.load(tmp_path / "out")
+    (values,) = results.facts["teacher_forced"].values()
+    assert [len(of) for of in values.values()] == [info.codebooks] * 2
+    assert "valid_speaker: loss, teacher-forced" in (tmp_path / "out" / "table.md").read_text()
+    evaluate(path, "short", corpus, tmp_path / "without", **how)
+    assert "they need a dataset directory (--dataset)" in (tmp_path / "without" / "table.md").read_text()
 
 
 def test_what_does_not_fit_is_refused(dataset, model, tmp_path):
