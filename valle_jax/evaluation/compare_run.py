@@ -18,9 +18,9 @@ class CompareRun:
     A reference curve is the loss of a shipped preset on a public corpus. With --record, one is made from runs that
     differ in their seed.
 
-    Examples:
-      valle compare-run runs/ar
-      valle compare-run runs/ar-0 runs/ar-1 --record tiny-ar.json --description "tiny, LibriSpeech, CPU, 2026-11-25"
+    Example: valle compare-run runs/ar
+
+    Example: valle compare-run runs/ar-0 runs/ar-1 --record tiny-ar.json --description "tiny, LibriSpeech, CPU"
     """
 
     workdirs: tyro.conf.Positional[tuple[str, ...]]

@@ -89,10 +89,11 @@ def export_model(
 class Export:
     """Write a model directory from a trained AR and a trained NAR decoder, or what other programs read.
 
-    Examples:
-      valle export --ar runs/ar --nar runs/nar --out model
-      valle export --model model --format torch --out valle.pt
-      valle export --model model --format stablehlo --out programs --rows 8
+    Example: valle export --ar runs/ar --nar runs/nar --out model
+
+    Example: valle export --model model --format torch --out valle.pt
+
+    Example: valle export --model model --format stablehlo --out programs --rows 8
     """
 
     out: str
