@@ -122,14 +122,11 @@ def _hear(recogniser: Recogniser, samples: np.ndarray, piece: Piece) -> tuple[st
         return Rejection("too short", f"{piece.end - piece.start:.2f} s, less than {MIN_SECONDS:g} s")
     if float(np.abs(samples).max()) < SILENT_PEAK:
         return Rejection("silent audio", f"peak {np.abs(samples).max():.2g} of full scale")
-    if isinstance(recogniser, TimingRecogniser):
-        words = [
-            (word, round(piece.start + start, 3), round(piece.start + end, 3))
-            for word, start, end in recogniser.words(samples, RATE)
-        ]
-        text = " ".join(word for word, _, _ in words)
-    else:
-        words, text = [], recogniser.transcribe([samples], RATE)[0].strip()
+    timed = recogniser.words(samples, RATE) if isinstance(recogniser, TimingRecogniser) else None
+    text = (
+        recogniser.transcribe([samples], RATE)[0].strip() if timed is None else " ".join(word for word, _, _ in timed)
+    )
+    words = [(word, round(piece.start + s, 3), round(piece.start + e, 3)) for word, s, e in timed or ()]
     return (text, words) if text else Rejection("nothing heard", f"{recogniser.name} hears no words")
 
 

@@ -60,6 +60,16 @@ def test_ctc_is_read_greedily_without_blanks_and_repeats(ctc):
     assert silence == "" and isinstance(short, str)
 
 
+def test_ctc_times_its_words(ctc):
+    recogniser = get_recogniser(str(ctc))
+    for rate in (16_000, 32_000):
+        words = recogniser.words(NOISE, rate)
+        assert " ".join(word for word, _, _ in words) == recogniser.transcribe([NOISE], rate)[0]
+        times = [time for _, *both in words for time in both]
+        assert len(words) > 1 and times == sorted(times) and times[0] >= 0 and times[-1] <= len(NOISE) / rate
+    assert recogniser.words(0 * NOISE, 16_000) == []
+
+
 def test_audio_of_another_rate_is_resampled(ctc):
     recogniser = get_recogniser(str(ctc))
     up = np.repeat(NOISE, 2)
@@ -99,7 +109,9 @@ def test_whisper_generates_text(tmp_path):
     model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    heard = get_recogniser(str(tmp_path)).transcribe([NOISE, 0 * NOISE], 16_000)
+    recogniser = get_recogniser(str(tmp_path))
+    assert recogniser.words(NOISE, 16_000) is None
+    heard = recogniser.transcribe([NOISE, 0 * NOISE], 16_000)
     assert set(heard[0]) <= set("abcd ") and heard[1] == ""
 
 

@@ -78,10 +78,10 @@ TimedWord = tuple[str, float, float]
 
 @runtime_checkable
 class TimingRecogniser(Recogniser, Protocol):
-    """One that says when each word is heard."""
+    """One that can say when each word is heard."""
 
-    def words(self, samples: np.ndarray, sample_rate: int) -> list[TimedWord]:
-        """The words of an utterance, float32 samples [n], in order."""
+    def words(self, samples: np.ndarray, sample_rate: int) -> list[TimedWord] | None:
+        """The words of an utterance, float32 samples [n], in order; None: this model does not tell."""
         ...
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from valle_jax.audio import resample
 from valle_jax.errors import UserError
+from valle_jax.evaluation.recognition import TimedWord
 
 _RATE = 16_000  # of all models here
 _MIN_SAMPLES = 1_600  # what the convolutions in front of the encoders need, with room
@@ -54,19 +55,39 @@ class TransformersRecogniser:
         """
         return [self._transcribe(_prepare(samples, sample_rate)) for samples in audio]
 
-    def _transcribe(self, samples: np.ndarray) -> str:
-        import torch
+    def words(self, samples: np.ndarray, sample_rate: int) -> list[TimedWord] | None:
+        """The words of an utterance, float32 [samples], and when each is heard; None: this model does not tell.
 
+        CTC models with the tokenizer of wav2vec 2.0 (HuBERT, WavLM, …) do, to one frame of theirs (20 ms); CTC marks a
+        word where the model is sure of it, which is inside of it.
+        """
+        import transformers
+
+        tokenizer = getattr(self._processor, "tokenizer", None)
+        if self._generates or not isinstance(tokenizer, transformers.Wav2Vec2CTCTokenizer):
+            return None
+        samples = _prepare(samples, sample_rate)
+        if not samples.any():
+            return []
+        found = tokenizer.decode(self._ids(samples)[0], skip_special_tokens=True, output_word_offsets=True).word_offsets
+        frame = self._model.config.inputs_to_logits_ratio / _RATE
+        return [(word["word"], word["start_offset"] * frame, word["end_offset"] * frame) for word in found]
+
+    def _transcribe(self, samples: np.ndarray) -> str:
         if not samples.any():
             return ""
+        return self._processor.batch_decode(self._ids(samples), skip_special_tokens=True)[0].strip()
+
+    def _ids(self, samples: np.ndarray) -> Any:
+        """Tokens [1, n] of samples at _RATE: what is generated, or the likeliest of each frame."""
+        import torch
+
         inputs = self._processor(samples, sampling_rate=_RATE, return_tensors="pt")
         with torch.inference_mode():
             if self._generates:
                 ids = self._model.generate(**inputs)
-                ids = getattr(ids, "sequences", ids)
-            else:
-                ids = self._model(**inputs).logits.argmax(-1)
-        return self._processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+                return getattr(ids, "sequences", ids)
+            return self._model(**inputs).logits.argmax(-1)
 
 
 class TransformersSpeaker:
