@@ -1,5 +1,6 @@
 """`valle transcribe` on real speech: pieces, words with times, rejections, resume, and the dataset that comes of it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -118,14 +119,18 @@ def test_long_recordings_are_read_in_windows(tmp_path, monkeypatch):
     write_audio(tmp_path / "long.wav", np.concatenate(bursts), 16_000)
     recording = sources.Recording("long", "s", "", str(tmp_path / "long.wav"), "long.wav")
 
-    def found():
-        return [(piece.start, piece.end, len(samples)) for piece, samples in pieces._pieces(recording, SHORT)]
+    def found(**part):
+        these = dataclasses.replace(recording, **part)
+        return [(piece.start, piece.end, len(samples)) for piece, samples in pieces._pieces(these, SHORT)]
 
     whole = found()
     monkeypatch.setattr(pieces, "WINDOW_SECONDS", 12.5)
     parts = found()
     assert len(whole) == len(parts) == 6
     np.testing.assert_allclose([p[:2] for p in parts], [p[:2] for p in whole], atol=0.2)
+    # Parts, as Libri-Light lists them, in seconds of the file.
+    ((start, end, _),) = found(start_seconds=5.0, end_seconds=10.4)
+    assert (start, end) == pytest.approx(whole[1][:2], abs=0.2)
 
 
 def test_resume_does_only_what_is_missing(tmp_path, monkeypatch):
