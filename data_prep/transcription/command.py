@@ -159,14 +159,21 @@ def _run(options: Transcribe, folder: pathlib.Path, plan: Plan, shards: range, p
 
 
 def _finish(folder: pathlib.Path, n_shards: int) -> None:
-    """Joins the shards' results; the manifest last, since it says that everything is there."""
-    with whole_text(folder / REJECTED) as rejected, whole_text(folder / MANIFEST) as manifest:
-        n_entries = 0
-        for shard in range(n_shards):
-            result = json.loads(part_path(folder, shard, n_shards).read_text(encoding="utf-8"))
-            for file, lines in ((manifest, result["entries"]), (rejected, result["rejected"])):
+    """Joins the shards' results; the manifest last, since it says that everything is there.
+
+    Raises:
+      WorkError: nothing was heard; rejected.jsonl is written all the same.
+    """
+
+    def join(name: str, kind: str) -> None:
+        count = 0
+        with whole_text(folder / name) as file:
+            for shard in range(n_shards):
+                lines = json.loads(part_path(folder, shard, n_shards).read_text(encoding="utf-8"))[kind]
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            n_entries += len(result["entries"])
-    if not n_entries:
-        (folder / MANIFEST).unlink()
-        raise WorkError(f"nothing was heard in any recording; see {folder / REJECTED}")
+                count += len(lines)
+            if name == MANIFEST and not count:
+                raise WorkError(f"nothing was heard in any recording; see {folder / REJECTED}")
+
+    join(REJECTED, "rejected")
+    join(MANIFEST, "entries")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def part_path(folder: str | os.PathLike, shard: int, n_shards: int) -> pathlib.P
 def transcribe_shard(job: PiecesJob, at: At = lambda _: None) -> float:
     """Writes the result of a shard, unless it is there; returns the seconds of audio that were transcribed."""
     path = part_path(job.folder, job.shard, job.n_shards)
+    if path.exists():  # another task was faster
+        return json.loads(path.read_text(encoding="utf-8"))["seconds"]
     recogniser = _recogniser(job.recogniser)
     entries: list[dict[str, Any]] = []
     rejected: list[dict[str, str]] = []

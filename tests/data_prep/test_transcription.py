@@ -17,7 +17,7 @@ from valle_jax.config import Config
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.pipeline import TrainBatches
-from valle_jax.errors import UserError
+from valle_jax.errors import UserError, WorkError
 from valle_jax.evaluation.digits import edit_distance
 from valle_jax.evaluation.recognition import normalise
 
@@ -133,36 +133,53 @@ def test_long_recordings_are_read_in_windows(tmp_path, monkeypatch):
     assert (start, end) == pytest.approx(whole[1][:2], abs=0.2)
 
 
-def test_resume_does_only_what_is_missing(tmp_path, monkeypatch):
-    folder = tmp_path / "audio"
-    folder.mkdir()
-    for i in range(4):
-        write_audio(folder / f"{i}.wav", sound(2.0, seed=i), 16_000)
-    monkeypatch.setattr(pieces, "get_recogniser", lambda name: Clock())
-    monkeypatch.setattr(command, "get_recogniser", lambda name: Clock())
-    pieces._recogniser.cache_clear()
+@pytest.fixture
+def done(monkeypatch):
+    """Shards are done in this process, by the clock; they are listed here."""
+    shards = []
 
     def run_here(run, jobs, processes):
         class Here:
             def call(self, function, job, silent_seconds):
-                done.append(job.shard)
+                shards.append(job.shard)
                 return function(job, lambda part: None)
 
         return (run(Here(), job) for job in jobs)
 
+    for module in (pieces, command):
+        monkeypatch.setattr(module, "get_recogniser", lambda name: Clock())
     monkeypatch.setattr(command, "map_unordered", run_here)
-    done = []
-    for shard in (2, 0, 1, 3):
-        assert transcribe(
-            Transcribe(str(folder), str(tmp_path / "out"), shard_recordings=1, shard_index=shard, num_shards=4), False
-        ) == (shard == 3)
-    assert done == [2, 0, 1, 3]
-    assert transcribe(Transcribe(str(folder), str(tmp_path / "out"), shard_recordings=1), False) and len(done) == 4
-    assert transcribe(Transcribe(str(folder), str(tmp_path / "once"), shard_recordings=1), False)
-    assert contents(tmp_path / "once") == contents(tmp_path / "out")
     pieces._recogniser.cache_clear()
+    yield shards
+    pieces._recogniser.cache_clear()
+
+
+def test_resume_does_only_what_is_missing(tmp_path, done):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for i in range(4):
+        write_audio(folder / f"{i}.wav", sound(2.0, seed=i), 16_000)
+
+    def run(out, **options):
+        return transcribe(Transcribe(str(folder), str(tmp_path / out), shard_recordings=1, **options), progress=False)
+
+    for shard in (2, 0, 1, 3):
+        assert run("out", shard_index=shard, num_shards=4) == (shard == 3)
+    assert done == [2, 0, 1, 3]
+    assert run("out") and len(done) == 4
+    assert run("once") and contents(tmp_path / "once") == contents(tmp_path / "out")
     with pytest.raises(UserError, match=r"begun with segmentation\.shortest=10\.0 but this run asks for .*=2\.0"):
-        transcribe(Transcribe(str(folder), str(tmp_path / "out"), shard_recordings=1, segmentation=SHORT), False)
+        run("out", segmentation=SHORT)
+
+
+def test_nothing_heard(tmp_path, done):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    write_audio(folder / "rest.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(WorkError, match="nothing was heard in any recording"):
+        transcribe(Transcribe(str(folder), str(tmp_path / "out")), progress=False)
+    assert rejections(tmp_path / "out") == [("rest", "no speech")]
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
 
 
 def test_archives_are_refused(tmp_path):

@@ -69,9 +69,11 @@ class TransformersRecogniser:
         samples = _prepare(samples, sample_rate)
         if not samples.any():
             return []
-        found = tokenizer.decode(self._ids(samples)[0], skip_special_tokens=True, output_word_offsets=True).word_offsets
+        decoded: Any = tokenizer.decode(self._ids(samples)[0], skip_special_tokens=True, output_word_offsets=True)
         frame = self._model.config.inputs_to_logits_ratio / _RATE
-        return [(word["word"], word["start_offset"] * frame, word["end_offset"] * frame) for word in found]
+        return [
+            (word["word"], word["start_offset"] * frame, word["end_offset"] * frame) for word in decoded.word_offsets
+        ]
 
     def _transcribe(self, samples: np.ndarray) -> str:
         if not samples.any():
