@@ -15,8 +15,7 @@ from valle_jax.model import Params, build
 from valle_jax.parallel.hosts import HostRows
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.text.vocabulary import Vocabulary
-from valle_jax.train.evaluate import Validation
-from valle_jax.train.loop import VALIDATION_SPLITS
+from valle_jax.train.evaluate import VALIDATION_SPLITS, Validation
 
 _BATCH = 4  # rows
 KINDS = ("loss", "accuracy_top10")

@@ -13,6 +13,8 @@ from valle_jax.parallel.hosts import HostRows
 from valle_jax.train.losses import Sums
 from valle_jax.train.step import jit_eval_step
 
+VALIDATION_SPLITS = ("valid_utterance", "valid_speaker")
+
 HostBatch = Mapping[str, np.ndarray]
 
 

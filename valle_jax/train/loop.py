@@ -25,7 +25,7 @@ from valle_jax.parallel.mesh import make_mesh
 from valle_jax.parallel.sharding import check_divides
 from valle_jax.train.checkpoint import Checkpoints, Progress
 from valle_jax.train.codec_start import codec_start
-from valle_jax.train.evaluate import Validation, selection_loss
+from valle_jax.train.evaluate import VALIDATION_SPLITS, Validation, selection_loss
 from valle_jax.train.goodput import Goodput
 from valle_jax.train.metrics import MetricsWriter, Throughput
 from valle_jax.train.mirror import Mirror
@@ -37,8 +37,6 @@ from valle_jax.train.step import Metrics, jit_train_step
 from valle_jax.train.warm_start import warm_start
 from valle_jax.train.watchdog import Watchdog
 from valle_jax.train.workdir import check_resumable, identity, write_description
-
-VALIDATION_SPLITS = ("valid_utterance", "valid_speaker")
 
 # (step, parameters) -> [(name, float32 samples, samples per second)]: audio of fixed prompts for TensorBoard.
 Sampler = Callable[[int, Params], list[tuple[str, np.ndarray, int]]]
