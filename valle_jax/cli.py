@@ -30,6 +30,8 @@ VERBS = {
     ),
     "codec": ("valle_jax.codec.command", "CodecCommand", "audio to codes and back; check EnCodec's weights"),
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
+    "batch": ("valle_jax.inference.batch_command", "BatchCommand", "any number of texts to audio files"),
+    "voice": ("valle_jax.inference.voice_command", "VoiceCommand", "voice prompts, encoded once and kept by name"),
     "evaluate": ("valle_jax.evaluation.command", "Evaluate", "a model by the papers' protocols"),
     "compare-run": ("valle_jax.evaluation.compare_run", "CompareRun", "a training run over a reference curve"),
 }

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from valle_jax.errors import UserError
-from valle_jax.inference.manifest import BadLine, BatchJob, Done, Results, parse_job, read_jobs
+from valle_jax.inference.manifest import BadLine, BatchJob, Done, Results, check_ids, parse_job, read_jobs
 
 GOOD = {"id": "a", "text": "Hello.", "prompt": "a.wav", "prompt_text": "Hi."}
 
@@ -16,9 +16,7 @@ def _write(path, jobs) -> None:
 
 
 def test_a_line_becomes_a_job():
-    assert parse_job(3, json.dumps(GOOD | {"seed": 4, "options": {"top_p": 0.9}})) == BatchJob(
-        3, "a", "Hello.", "a.wav", "Hi.", seed=4, options={"top_p": 0.9}
-    )
+    assert parse_job(3, json.dumps(GOOD | {"seed": 4})) == BatchJob(3, "a", "Hello.", "a.wav", "Hi.", seed=4)
     assert parse_job(0, '{"id": "b", "text": "x", "voice": "anna"}') == BatchJob(0, "b", "x", voice="anna")
 
 
@@ -59,6 +57,14 @@ def test_workers_share_the_lines_and_skip_what_is_done(tmp_path):
 def test_no_such_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         list(read_jobs(tmp_path / "none", part=0, parts=1, done=Done()))
+
+
+def test_an_id_stands_once(tmp_path):
+    _write(tmp_path / "jobs.jsonl", [GOOD | {"id": name} for name in "abca"])
+    with pytest.raises(UserError, match="1 jobs have an id"):
+        check_ids(tmp_path / "jobs.jsonl")
+    _write(tmp_path / "jobs.jsonl", [GOOD | {"id": name} for name in "abc"])
+    check_ids(tmp_path / "jobs.jsonl")
 
 
 def test_a_result_counts_when_its_line_is_whole(tmp_path):

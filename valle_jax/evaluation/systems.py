@@ -15,8 +15,7 @@ import numpy as np
 from valle_jax.audio import read_audio
 from valle_jax.codec.base import Codec, pad_codes
 from valle_jax.evaluation.trials import Trial
-from valle_jax.inference.batching import Job, Take, fill_codebooks, sample_first_codebook
-from valle_jax.inference.generate import Filling
+from valle_jax.inference.batching import Job, Take, sample_first_codebook
 from valle_jax.inference.synthesizer import CONTEXT_FRAMES, Options, Request, Synthesizer
 
 RERANKED_TAKES = 5
@@ -107,10 +106,7 @@ class Voice:
 
     def fill(self, jobs: Sequence[Job], first: Sequence[np.ndarray]) -> list[np.ndarray]:
         """All codebooks [T, Q] of frames whose codebook 1 is given."""
-        options = self.options
-        codebooks = self.codec.codebooks if options.nar_temperature else None
-        filling = Filling(codebooks, options.nar_temperature, options.nar_guidance)
-        return fill_codebooks(jobs, first, self.tts.nar, options.batch_size, filling)
+        return self.tts.fill(jobs, first, self.options)
 
     def finish(self, materials: Sequence[Material], jobs: Sequence[Job], takes: Sequence[Take]) -> list[Said]:
         """Audio of takes with all codebooks; where a prompt was continued, with the prompt before it."""

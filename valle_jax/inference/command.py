@@ -8,7 +8,9 @@ import json
 import tyro
 
 from valle_jax.audio import check_writable
+from valle_jax.errors import UserError
 from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.voice import SUFFIX, Voice, find_voice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Synthesize:
     """Model directory, as `valle export` writes it."""
     text: str
     """What to say."""
-    prompt: str
-    """Audio file of the voice, about 3 seconds."""
-    prompt_text: str
-    """What the prompt says."""
     out: str
     """Audio file to write (.wav, .flac or .ogg)."""
+    prompt: str | None = None
+    """Audio file of the voice, about 3 seconds."""
+    prompt_text: str | None = None
+    """What the prompt says."""
+    voice: str | None = None
+    """Stored voice to use instead of a prompt (`valle voice`): its name, or its file."""
     language: str = "en-us"
     """Language of both texts, as espeak-ng names it."""
     seed: int = 0
@@ -49,10 +53,11 @@ class Synthesize:
         from valle_jax.inference.synthesizer import Options, Synthesizer
 
         check_writable(self.out)
+        prompt = self._prompt()
         synthesizer = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
         audio = synthesizer.synthesize(
             self.text,
-            prompt=self.prompt,
+            prompt=prompt,
             prompt_text=self.prompt_text,
             seed=self.seed,
             options=Options(
@@ -64,3 +69,13 @@ class Synthesize:
         )
         audio.save(self.out)
         print(json.dumps({"out": self.out, **audio.info}))
+
+    def _prompt(self) -> str | Voice:
+        """The recording or the stored voice."""
+        if self.voice is not None:
+            if self.prompt is not None or self.prompt_text is not None:
+                raise UserError("--voice knows what it says: leave out --prompt and --prompt-text")
+            return Voice.load(self.voice) if self.voice.endswith(SUFFIX) else find_voice(self.voice)
+        if self.prompt is None or self.prompt_text is None:
+            raise UserError("give --prompt and --prompt-text, or --voice")
+        return self.prompt

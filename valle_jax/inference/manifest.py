@@ -4,7 +4,9 @@ of them are done. Memory does not grow with them, but for a bit a job.
 
 from __future__ import annotations
 
+import array
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -15,7 +17,7 @@ import numpy as np
 
 from valle_jax.errors import UserError
 
-_FIELDS = {"id": str, "text": str, "prompt": str, "prompt_text": str, "voice": str, "seed": int, "options": dict}
+_FIELDS = {"id": str, "text": str, "prompt": str, "prompt_text": str, "voice": str, "seed": int}
 _SAFE = re.compile(r"[A-Za-z0-9._-]{1,120}")  # an id is the name of a file
 
 
@@ -31,7 +33,6 @@ class BatchJob:
       prompt_text: what the prompt says.
       voice: a stored voice; None where there is a prompt.
       seed: of the random draws; None: the command's.
-      options: decoding rules of its own, over the command's.
     """
 
     line: int
@@ -41,7 +42,6 @@ class BatchJob:
     prompt_text: str | None = None
     voice: str | None = None
     seed: int | None = None
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +83,33 @@ def parse_job(line: int, text: str) -> BatchJob | BadLine:
     return BatchJob(line, **value)
 
 
-def read_jobs(path: str | pathlib.Path, *, part: int, parts: int, done: Done) -> Iterator[BatchJob | BadLine]:
-    """The jobs that are not done yet, in the order of the file; of `parts` workers, each takes every parts-th line."""
+def check_ids(path: str | pathlib.Path) -> None:
+    """UserError unless every id stands once: it names a file. Takes 8 bytes a job, for as long as it runs."""
+    hashes = array.array("Q")
+    for _, text in _lines(path):
+        job = parse_job(0, text)
+        if isinstance(job, BatchJob):
+            hashes.append(int.from_bytes(hashlib.blake2b(job.id.encode(), digest_size=8).digest(), "little"))
+    ordered = np.sort(np.frombuffer(hashes, np.uint64))
+    twice = int((ordered[1:] == ordered[:-1]).sum())
+    if twice:
+        raise UserError(f"{path}: {twice} jobs have an id that an earlier one has; ids are names of files")
+
+
+def _lines(path: str | pathlib.Path) -> Iterator[tuple[int, str]]:
+    """The lines of a jobs' file that hold something, with their numbers."""
     try:
         with open(path, encoding="utf-8") as file:
-            for number, text in enumerate(file):
-                if number % parts == part and text.strip() and number not in done:
-                    yield parse_job(number, text)
+            yield from ((number, text) for number, text in enumerate(file) if text.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read jobs {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_jobs(path: str | pathlib.Path, *, part: int, parts: int, done: Done) -> Iterator[BatchJob | BadLine]:
+    """The jobs that are not done yet, in the order of the file; of `parts` workers, each takes every parts-th line."""
+    for number, text in _lines(path):
+        if number % parts == part and number not in done:
+            yield parse_job(number, text)
 
 
 class Done:

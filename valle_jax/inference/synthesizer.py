@@ -15,10 +15,11 @@ from valle_jax.audio import read_audio, write_audio
 from valle_jax.codec import get_codec
 from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, generate
+from valle_jax.inference.batching import Job, Take, fill_codebooks, generate
 from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.voice import Voice
 from valle_jax.model import build
 from valle_jax.text.token_table import TokenTable
 
@@ -56,14 +57,15 @@ class Request:
 
     Attributes:
       text: what to say.
-      prompt: about 3 seconds of the voice: an audio file, or float32 [samples] at the codec's sample rate.
+      prompt: about 3 seconds of the voice: an audio file, float32 [samples] at the codec's sample rate, or a stored
+        voice, which knows what it says.
       prompt_text: what the prompt says; None: `text` is the whole of an utterance that the prompt begins, and the
         model goes on from there (VALL-E-continual: P1, section 5.1).
     """
 
     text: str
-    prompt: str | os.PathLike[str] | np.ndarray
-    prompt_text: str | None
+    prompt: str | os.PathLike[str] | np.ndarray | Voice
+    prompt_text: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Synthesizer:
     Attributes:
       model: the model directory.
       codec: its codec.
+      language: of what it says, as espeak-ng names it.
       ar: the AR decoder and its parameters, on the device.
       nar: the NAR decoder and its parameters, on the device.
     """
@@ -116,6 +119,7 @@ class Synthesizer:
         self.model = model
         self.codec = get_codec(model.codec.name, codec_weights)
         self.codec.info.check_same(model.codec, "the installed codec", "the model")
+        self.language = language
         self._phonemize = Phonemizer(language)
         self._language = model.vocabulary.language_id(language) if isinstance(model.vocabulary, TokenTable) else 0
         self.ar = build(model.config_ar), jax.device_put(model.params_ar)
@@ -130,8 +134,8 @@ class Synthesizer:
         self,
         text: str,
         *,
-        prompt: str | os.PathLike[str] | np.ndarray,
-        prompt_text: str | None,
+        prompt: str | os.PathLike[str] | np.ndarray | Voice,
+        prompt_text: str | None = None,
         seed: int = 0,
         options: Options = Options(),
     ) -> Audio:
@@ -157,25 +161,20 @@ class Synthesizer:
 
     def jobs(self, requests: Sequence[Request], options: Options) -> list[Job]:
         """Phonemizes the texts, encodes the prompts and sets the limits of every request."""
-        texts = [text for r in requests for text in (r.prompt_text, r.text) if text is not None]
-        phonemes = iter(self.phonemes(texts))
-        prompts = [self._prompt(request.prompt) for request in requests]
-        codes, lengths = self.codec.encode(prompts)
+        texts = self.phonemes([request.text for request in requests])
+        prompts = self._prompts(requests)
         jobs = []
-        for i, request in enumerate(requests):
-            if request.prompt_text is None:
-                whole = next(phonemes)
-                text, prompt_tokens = self.model.vocabulary.compose(None, whole)
-                expected = len(whole) / SYMBOLS_PER_SECOND * self.codec.info.frames_per_second
-                spoken = lengths[i]
+        for text, (said, codes) in zip(texts, prompts, strict=True):
+            if said is None:
+                expected = len(text) / SYMBOLS_PER_SECOND * self.codec.info.frames_per_second
+                spoken = len(codes)
             else:
-                prompt_phonemes, text_phonemes = next(phonemes), next(phonemes)
-                expected = lengths[i] * len(text_phonemes) / len(prompt_phonemes)
-                text, prompt_tokens = self.model.vocabulary.compose(prompt_phonemes, text_phonemes)
+                expected = len(codes) * len(text) / len(said)
                 spoken = 0
+            tokens, prompt_tokens = self.model.vocabulary.compose(said, text)
             job = Job(
-                text=text,
-                prompt_codes=codes[i, : lengths[i]].astype(np.int32),
+                text=tokens,
+                prompt_codes=codes.astype(np.int32),
                 min_frames=max(0, int(options.min_rate_ratio * expected) - spoken),
                 max_frames=max(1, int(options.max_rate_ratio * expected) - spoken),
                 prompt_tokens=prompt_tokens,
@@ -184,6 +183,22 @@ class Synthesizer:
             self._check_length(job)
             jobs.append(job)
         return jobs
+
+    def _prompts(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, np.ndarray]]:
+        """The symbols of what each prompt says, None where it begins the text, and its codes [P, Q]."""
+        audio = [self._prompt(r.prompt) for r in requests if not isinstance(r.prompt, Voice)]
+        codes, lengths = self.codec.encode(audio) if audio else ((), ())
+        encoded = (item[:length] for item, length in zip(codes, lengths, strict=True))
+        texts = [r.prompt_text for r in requests if not isinstance(r.prompt, Voice) and r.prompt_text is not None]
+        said = iter(self.phonemes(texts))
+        prompts: list[tuple[np.ndarray | None, np.ndarray]] = []
+        for request in requests:
+            if isinstance(request.prompt, Voice):
+                request.prompt.codec.check_same(self.codec.info, "the voice", "the model")
+                prompts.append((self.model.vocabulary.encode(request.prompt.phonemes), request.prompt.codes))
+            else:
+                prompts.append((None if request.prompt_text is None else next(said), next(encoded)))
+        return prompts
 
     def _check_length(self, job: Job) -> None:
         prompt_frames, limit = len(job.prompt_codes), self.model.max_tokens
@@ -216,6 +231,14 @@ class Synthesizer:
             raise UserError(f"{name} is silent; record a voice prompt of about 3 s")
         return samples
 
+    def voice(self, prompt: str | os.PathLike[str] | np.ndarray, text: str) -> Voice:
+        """Encodes a prompt for good; UserError as `synthesize`."""
+        codes, lengths = self.codec.encode([self._prompt(prompt)])
+        (phonemes,) = self._phonemize([text])
+        if not len(self.model.vocabulary.encode(phonemes)):
+            raise UserError(f"the text {text!r} has no phonemes")
+        return Voice(codes[0, : lengths[0]], text, phonemes, self.language, self.codec.info)
+
     def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
         """The best take of every job."""
         fold_in = jax.random.fold_in
@@ -228,15 +251,19 @@ class Synthesizer:
             keys(np.arange(len(jobs))),
             options.sampling,
             options.batch_size,
-            Filling(
-                self.codec.codebooks if options.nar_temperature else None,
-                options.nar_temperature,
-                options.nar_guidance,
-            ),
+            self._filling(options),
         )
 
-    def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int) -> list[Audio]:
-        """Codes to audio, each behind a little of its prompt, which is cut off."""
+    def fill(self, jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], options: Options) -> list[np.ndarray]:
+        """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each."""
+        return fill_codebooks(jobs, first_codebook, self.nar, options.batch_size, self._filling(options))
+
+    def _filling(self, options: Options) -> Filling:
+        codebooks = self.codec.codebooks if options.nar_temperature else None
+        return Filling(codebooks, options.nar_temperature, options.nar_guidance)
+
+    def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int | None = None) -> list[Audio]:
+        """Codes to audio, each behind a little of its prompt, which is cut off; `seed` is only noted."""
         info = self.codec.info
         contexts = [job.prompt_codes[-CONTEXT_FRAMES:] for job in jobs]
         wholes = [np.concatenate([context, take.codes]) for context, take in zip(contexts, takes, strict=True)]
