@@ -8,6 +8,7 @@ import array
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def parse_job(line: int, text: str) -> BatchJob | BadLine:
         return BadLine(line, "", "not JSON")
     if not isinstance(value, dict):
         return BadLine(line, "", "not a JSON object")
-    name = value.get("id") if isinstance(value.get("id"), str) else ""
+    name: str = value["id"] if isinstance(value.get("id"), str) else ""
 
     def bad(reason: str) -> BadLine:
         return BadLine(line, name, reason)
@@ -83,7 +84,7 @@ def parse_job(line: int, text: str) -> BatchJob | BadLine:
     return BatchJob(line, **value)
 
 
-def check_ids(path: str | pathlib.Path) -> None:
+def check_ids(path: str | os.PathLike[str]) -> None:
     """UserError unless every id stands once: it names a file. Takes 8 bytes a job, for as long as it runs."""
     hashes = array.array("Q")
     for _, text in _lines(path):
@@ -96,7 +97,7 @@ def check_ids(path: str | pathlib.Path) -> None:
         raise UserError(f"{path}: {twice} jobs have an id that an earlier one has; ids are names of files")
 
 
-def _lines(path: str | pathlib.Path) -> Iterator[tuple[int, str]]:
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """The lines of a jobs' file that hold something, with their numbers."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -105,7 +106,7 @@ def _lines(path: str | pathlib.Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"cannot read jobs {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_jobs(path: str | pathlib.Path, *, part: int, parts: int, done: Done) -> Iterator[BatchJob | BadLine]:
+def read_jobs(path: str | os.PathLike[str], *, part: int, parts: int, done: Done) -> Iterator[BatchJob | BadLine]:
     """The jobs that are not done yet, in the order of the file; of `parts` workers, each takes every parts-th line."""
     for number, text in _lines(path):
         if number % parts == part and number not in done:
