@@ -187,8 +187,8 @@ def load_params(
     Raises:
       UserError: not a work directory, or it has no complete checkpoint.
     """
-    files = storage.folder(workdir)
     folder = _folder(workdir)
+    files = storage.folder(workdir)
 
     def read(name: str) -> dict[str, Any]:
         try:
