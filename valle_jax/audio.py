@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -64,9 +66,22 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
     Raises:
       UserError: another suffix, or the file cannot be written.
     """
+    with audio_writer(path, sample_rate) as append:
+        append(samples)
+
+
+@contextlib.contextmanager
+def audio_writer(path: str | os.PathLike, sample_rate: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """`write_audio` piece by piece: gives a function that appends float [samples] and writes them through."""
     check_writable(path)
     try:
-        soundfile.write(path, np.clip(np.asarray(samples, np.float32), -1, 1), sample_rate)
+        with soundfile.SoundFile(path, "w", sample_rate, 1) as file:
+
+            def append(samples: np.ndarray) -> None:
+                file.write(np.clip(np.asarray(samples, np.float32), -1, 1))
+                file.flush()
+
+            yield append
     except (soundfile.LibsndfileError, OSError) as error:
         raise UserError(f"cannot write audio {os.fspath(path)}: {str(error).rstrip('.')}") from None
 

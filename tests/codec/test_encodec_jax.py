@@ -139,8 +139,8 @@ def test_a_stream_is_the_whole(codec):
     codes = np.random.default_rng(0).integers(0, 1024, (2, 600, 32))
     assert_varied(codes)
     stream, parts = codec.stream(), []
-    for start, end in [(0, 7), (7, 8), (8, 30), (30, 600)]:
-        parts.append(stream(codes[:, start:end]))
+    for start, end in [(0, 7), (7, 8), (8, 30), (30, 577), (577, 600)]:
+        parts.append(stream(codes[:, start:end], last=end == 600))
     whole = np.stack(codec.decode(codes))
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5 * np.abs(whole).max())
     with pytest.raises(ValueError, match="at least 7 frames"):

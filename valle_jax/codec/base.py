@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,3 +89,27 @@ class Codec(Protocol):
 
         `lengths` int [B] gives each item's frames; without it all T frames are decoded.
         """
+
+
+class CodecStream(Protocol):
+    """Decodes codes as they come, each chunk so that it goes on from the one before."""
+
+    def __call__(self, codes: np.ndarray, ahead: np.ndarray | None = None, *, last: bool = False) -> np.ndarray:
+        """The next samples.
+
+        Args:
+          codes: [B, T, Q] (any integer dtype); the first chunk has at least 7 frames.
+          ahead: [B, A, Q], what will probably follow; a codec whose sound depends on what follows looks at it.
+          last: nothing comes after these codes.
+
+        Returns:
+          Float32 [B, T * samples per frame].
+        """
+
+
+@runtime_checkable
+class StreamingCodec(Codec, Protocol):
+    """One that can also decode chunk by chunk."""
+
+    def stream(self) -> CodecStream:
+        """A new stream, at its beginning."""

@@ -167,12 +167,15 @@ class DecodeStream:
         self._decode = decode
         self._state: State = None
 
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """The next codes [B, T, Q] as samples, float32 [B, T * 320]; the first chunk has at least MIN_FRAMES frames."""
-        if self._state is None and codes.shape[1] < MIN_FRAMES:
-            raise ValueError(f"a stream starts with at least {MIN_FRAMES} frames, not {codes.shape[1]}")
+    def __call__(self, codes: np.ndarray, ahead: np.ndarray | None = None, *, last: bool = False) -> np.ndarray:
+        """`CodecStream`; the first chunk has at least MIN_FRAMES frames. Causal: `ahead` is not looked at."""
+        frames = codes.shape[1]
+        if self._state is None and frames < MIN_FRAMES:
+            raise ValueError(f"a stream starts with at least {MIN_FRAMES} frames, not {frames}")
+        if last:  # of whatever length: padded, so that few programs are compiled
+            codes = np.pad(codes, ((0, 0), (0, bucket_frames(frames) - frames), (0, 0)))
         samples, self._state = self._decode(np.asarray(codes, np.int32), self._state)
-        return np.asarray(samples)
+        return np.asarray(samples)[:, : frames * HOP]
 
 
 def bucket_frames(frames: int) -> int:

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from valle_jax.codec.base import CodecInfo, pad_codes
+from valle_jax.codec.base import CodecInfo, CodecStream, pad_codes
 from valle_jax.errors import UserError
 
 SAMPLE_RATE = 24_000
@@ -96,6 +96,12 @@ class MelRVQ:
         # Threads, because numpy's transforms and products let others run meanwhile.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(lambda item: griffin_lim(mel_to_magnitude(self.dequantize(item))), items))
+
+    def stream(self) -> CodecStream:
+        """`StreamingCodec.stream`."""
+        from valle_jax.codec.mel_stream import MelStream
+
+        return MelStream(self)
 
     def dequantize(self, codes: np.ndarray) -> np.ndarray:
         """Codes int [T, q] as log-mel frames float32 [T, n_mels]: the sum of their entries."""
@@ -177,20 +183,30 @@ def mel_to_magnitude(frames: np.ndarray) -> np.ndarray:
     return magnitude
 
 
-def griffin_lim(magnitude: np.ndarray) -> np.ndarray:
-    """A waveform float32 [T * HOP] with about these STFT magnitudes [T, bins] (fast Griffin-Lim, Perraudin 2013)."""
+def griffin_lim(magnitude: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """A waveform float32 [T * HOP] with about these STFT magnitudes [T, bins] (fast Griffin-Lim, Perraudin 2013).
+
+    It begins with the `known` samples, if there are any, and its phases go on from theirs.
+    """
     if len(magnitude) == 0:
         return np.zeros(0, np.float32)
     # The same start for the same frames: decoding must be repeatable.
     phase = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitude.shape).astype(np.float32)
     angles = np.exp(1j * phase)
     previous = np.zeros_like(angles)
+
+    def waveform() -> np.ndarray:
+        samples = _overlap_add(magnitude * angles)
+        if known is not None:
+            samples[_PAD : _PAD + len(known)] = known
+        return samples
+
     for _ in range(_GRIFFIN_LIM_STEPS):
-        rebuilt = np.fft.rfft(_frames(_overlap_add(magnitude * angles), 0, len(magnitude)) * _window())
+        rebuilt = np.fft.rfft(_frames(waveform(), 0, len(magnitude)) * _window())
         angles = rebuilt - np.float32(_MOMENTUM / (1 + _MOMENTUM)) * previous
         angles /= np.maximum(np.abs(angles), 1e-12)
         previous = rebuilt
-    return np.ascontiguousarray(_overlap_add(magnitude * angles)[_PAD:-_PAD])
+    return np.ascontiguousarray(waveform()[_PAD:-_PAD])
 
 
 def _frames(padded: np.ndarray, start: int, stop: int) -> np.ndarray:

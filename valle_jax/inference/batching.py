@@ -107,8 +107,16 @@ def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:
     return batch
 
 
-def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Rows for `generate_nar`: `first_codebook` int [T] are each job's codes of codebook 1."""
+def nar_batch(
+    jobs: Sequence[Job],
+    first_codebook: Sequence[np.ndarray],
+    config: ModelConfig,
+    frozen: Sequence[np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Rows for `generate_nar`: `first_codebook` int [T] are each job's codes of codebook 1.
+
+    Where all codebooks of the first frames are known, `frozen` int [F, Q], these are shown as frames of the prompt.
+    """
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
     batch = _rows(jobs, bucket(max(lengths) + mark_tokens(config)), config)
     batch["codes"] = np.zeros((*batch["token"].shape, jobs[0].prompt_codes.shape[1]), np.int32)
@@ -121,6 +129,10 @@ def nar_batch(jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], config:
         batch["kind"][row, end : end + mark_tokens(config)] = KIND_STAGE
         batch["codes"][row, start:target] = job.prompt_codes
         batch["codes"][row, target:end, 0] = codes
+        if frozen is not None:
+            known = slice(target, target + len(frozen[row]))
+            batch["kind"][row, known] = KIND_PROMPT
+            batch["codes"][row, known] = frozen[row]
     return batch
 
 
@@ -158,13 +170,18 @@ def fill_codebooks(
     nar: tuple[Decoder, Params],
     batch_size: int = 16,
     filling: Filling = MOST_PROBABLE,
+    frozen: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each; see `generate_nar`."""
+    """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each; see `generate_nar`.
+
+    The frames in `frozen`, int [F, Q] each, stay as they are: see `nar_batch`.
+    """
     filled: dict[int, np.ndarray] = {}
     lengths = [job.prefix_length + len(codes) for job, codes in zip(jobs, first_codebook, strict=True)]
     for indices, size in _chunks(lengths, batch_size):
         chosen = indices + indices[:1] * (size - len(indices))
-        rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config)
+        known = None if frozen is None else [frozen[i] for i in chosen]
+        rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config, known)
         codes = np.asarray(generate_nar(*nar, rows, filling))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]

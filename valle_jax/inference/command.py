@@ -7,9 +7,10 @@ import json
 
 import tyro
 
-from valle_jax.audio import check_writable
+from valle_jax.audio import audio_writer, check_writable
 from valle_jax.errors import UserError
 from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.streaming import Pace
 from valle_jax.inference.voice import SUFFIX, Voice, find_voice
 
 
@@ -45,6 +46,10 @@ class Synthesize:
     """Above 1 the NAR keeps closer to the voice of the prompt: for models trained little."""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
     """The decoding rules."""
+    stream: bool = False
+    """Write the audio in chunks, while it is being drawn."""
+    pace: Pace = Pace()
+    """In what chunks."""
     codec_weights: str | None = None
     """File with the codec's weights, where they are not to be fetched."""
 
@@ -55,20 +60,24 @@ class Synthesize:
         check_writable(self.out)
         prompt = self._prompt()
         synthesizer = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
-        audio = synthesizer.synthesize(
-            self.text,
-            prompt=prompt,
-            prompt_text=self.prompt_text,
-            seed=self.seed,
-            options=Options(
-                sampling=self.sampling,
-                best_of=self.best_of,
-                nar_temperature=self.nar_temperature,
-                nar_guidance=self.nar_guidance,
-            ),
+        options = Options(
+            sampling=self.sampling,
+            best_of=self.best_of,
+            nar_temperature=self.nar_temperature,
+            nar_guidance=self.nar_guidance,
         )
-        audio.save(self.out)
-        print(json.dumps({"out": self.out, **audio.info}))
+        what = {"text": self.text, "prompt": prompt, "prompt_text": self.prompt_text}
+        if self.stream:
+            chunks = synthesizer.stream(**what, seed=self.seed, options=options, pace=self.pace)
+            with audio_writer(self.out, synthesizer.codec.info.sample_rate) as append:
+                for chunk in chunks:
+                    append(chunk.samples)
+            info = chunk.info
+        else:
+            audio = synthesizer.synthesize(**what, seed=self.seed, options=options)
+            audio.save(self.out)
+            info = audio.info
+        print(json.dumps({"out": self.out, **info}))
 
     def _prompt(self) -> str | Voice:
         """The recording or the stored voice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from valle_jax.inference.batching import Job, Take, fill_codebooks, generate
 from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.streaming import CONTEXT_FRAMES, AudioChunk, Pace, stream
 from valle_jax.inference.voice import Voice
 from valle_jax.model import build
 from valle_jax.text.token_table import TokenTable
@@ -26,7 +27,6 @@ from valle_jax.text.token_table import TokenTable
 MIN_PROMPT_SECONDS = 0.5
 SILENCE = 1e-3  # peak amplitude below which a prompt is called silent
 SYMBOLS_PER_SECOND = 14  # phonemes, stresses and spaces of read English: the rate of a prompt without a transcript
-CONTEXT_FRAMES = 25  # of the prompt are decoded before the new speech and cut off, so that the joint is not audible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +147,26 @@ class Synthesizer:
         """
         return self.synthesize_batch([Request(text, prompt, prompt_text)], seed=seed, options=options)[0]
 
+    def stream(
+        self,
+        text: str,
+        *,
+        prompt: str | os.PathLike[str] | np.ndarray | Voice,
+        prompt_text: str | None = None,
+        seed: int = 0,
+        options: Options = Options(),
+        pace: Pace = Pace(),
+    ) -> Iterator[AudioChunk]:
+        """Says `text` in the voice of `prompt` and yields it in chunks, while it is being drawn; the last has the info.
+
+        Codebook 1 is that of `synthesize` with one try and the same seed. A chunk that was yielded is not changed, so a
+        bad take cannot be drawn again: its problems are named.
+
+        Raises:
+          UserError: as `synthesize`, at once; or `best_of` is not 1.
+        """
+        return stream(self, Request(text, prompt, prompt_text), seed=seed, options=options, pace=pace)
+
     def synthesize_batch(
         self,
         requests: Sequence[Request],
@@ -254,9 +274,15 @@ class Synthesizer:
             self._filling(options),
         )
 
-    def fill(self, jobs: Sequence[Job], first_codebook: Sequence[np.ndarray], options: Options) -> list[np.ndarray]:
-        """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each."""
-        return fill_codebooks(jobs, first_codebook, self.nar, options.batch_size, self._filling(options))
+    def fill(
+        self,
+        jobs: Sequence[Job],
+        first_codebook: Sequence[np.ndarray],
+        options: Options,
+        frozen: Sequence[np.ndarray] | None = None,
+    ) -> list[np.ndarray]:
+        """All codebooks, int32 [T, Q], of jobs whose codebook 1 is given, int [T] each; `frozen` ones stay."""
+        return fill_codebooks(jobs, first_codebook, self.nar, options.batch_size, self._filling(options), frozen)
 
     def _filling(self, options: Options) -> Filling:
         codebooks = self.codec.codebooks if options.nar_temperature else None
