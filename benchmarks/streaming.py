@@ -2,8 +2,8 @@
 
     python benchmarks/streaming.py MODEL_DIR --prompt voice.wav --prompt-text "three five" --text "seven two one nine"
 
-A row is a lookahead, with medians over seeds, after a first run that compiles. Agreement is the share of equal codes. The
-mel distortion is between the stream's audio and that of the same seed at once; for scale, the last row compares
+A row is a lookahead, with medians over seeds, after a first run that compiles. Agreement is the share of equal codes.
+The mel distortion is between the stream's audio and that of the same seed at once; for scale, the last row compares
 utterances of different seeds.
 """
 
