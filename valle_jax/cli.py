@@ -30,6 +30,7 @@ VERBS = {
     ),
     "codec": ("valle_jax.codec.command", "CodecCommand", "audio to codes and back; check EnCodec's weights"),
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
+    "edit": ("valle_jax.inference.edit_command", "Edit", "other words in a recording, in its own voice"),
     "batch": ("valle_jax.inference.batch_command", "BatchCommand", "any number of texts to audio files"),
     "voice": ("valle_jax.inference.voice_command", "VoiceCommand", "voice prompts, encoded once and kept by name"),
     "evaluate": ("valle_jax.evaluation.command", "Evaluate", "a model by the papers' protocols"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
+import tqdm
 import tyro
 
 from valle_jax.audio import audio_writer, check_writable
 from valle_jax.errors import UserError
+from valle_jax.inference.long_text import Reading, fits, synthesize_long
 from valle_jax.inference.sampling import Sampling
 from valle_jax.inference.streaming import Pace
+from valle_jax.inference.synthesizer import Options, Synthesizer
 from valle_jax.inference.voice import SUFFIX, Voice, find_voice
 
 
@@ -50,34 +54,60 @@ class Synthesize:
     """Write the audio in chunks, while it is being drawn."""
     pace: Pace = Pace()
     """In what chunks."""
+    long: bool = False
+    """Say the text in pieces of whole sentences; a text that is too long for the model is, without being asked."""
+    reading: Reading = Reading()
+    """How it is cut and joined."""
     codec_weights: str | None = None
     """File with the codec's weights, where they are not to be fetched."""
 
     def run(self) -> None:
         """Writes the audio and prints what came out as one line of JSON."""
-        from valle_jax.inference.synthesizer import Options, Synthesizer
-
         check_writable(self.out)
-        prompt = self._prompt()
-        synthesizer = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
+        voice = self._prompt()
+        tts = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
+        if isinstance(voice, str):
+            voice = tts.voice(voice, self.prompt_text or "")
         options = Options(
             sampling=self.sampling,
             best_of=self.best_of,
             nar_temperature=self.nar_temperature,
             nar_guidance=self.nar_guidance,
         )
-        what = {"text": self.text, "prompt": prompt, "prompt_text": self.prompt_text}
-        if self.stream:
-            chunks = synthesizer.stream(**what, seed=self.seed, options=options, pace=self.pace)
-            with audio_writer(self.out, synthesizer.codec.info.sample_rate) as append:
-                for chunk in chunks:
-                    append(chunk.samples)
-            info = chunk.info
+        if self.long or not fits(tts, self.text, voice):
+            if self.stream:
+                raise UserError("--stream is for texts that the model can say at once: leave it out, or split the text")
+            info = self._say_long(tts, voice, options)
+        elif self.stream:
+            info = self._stream(tts, voice, options)
         else:
-            audio = synthesizer.synthesize(**what, seed=self.seed, options=options)
+            audio = tts.synthesize(self.text, prompt=voice, seed=self.seed, options=options)
             audio.save(self.out)
             info = audio.info
         print(json.dumps({"out": self.out, **info}))
+
+    def _say_long(self, tts: Synthesizer, voice: Voice, options: Options) -> dict[str, Any]:
+        """Says the text piece by piece and returns the info."""
+        with tqdm.tqdm(desc="synthesize", unit=" pieces") as bar:
+
+            def show(done: int, pieces: int) -> None:
+                bar.total = pieces
+                bar.update(done - bar.n)
+
+            audio = synthesize_long(
+                tts, self.text, voice=voice, seed=self.seed, options=options, reading=self.reading, progress=show
+            )
+        audio.save(self.out)
+        return audio.info
+
+    def _stream(self, tts: Synthesizer, voice: Voice, options: Options) -> dict[str, Any]:
+        """Writes the text while it is being drawn and returns the info."""
+        info: dict[str, Any] = {}
+        with audio_writer(self.out, tts.codec.info.sample_rate) as append:
+            for chunk in tts.stream(self.text, prompt=voice, seed=self.seed, options=options, pace=self.pace):
+                append(chunk.samples)
+                info = chunk.info or info
+        return info
 
     def _prompt(self) -> str | Voice:
         """The recording or the stored voice."""

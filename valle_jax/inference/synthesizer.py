@@ -173,10 +173,11 @@ class Synthesizer:
         *,
         seed: int = 0,
         options: Options = Options(),
+        first: int = 0,
     ) -> list[Audio]:
-        """Says many texts; utterance i draws from the key (seed, i, take), whatever its neighbours."""
+        """Says many texts; utterance i draws from the key (seed, first + i, take), whatever its neighbours."""
         jobs = self.jobs(requests, options)
-        takes = self.generate(jobs, seed=seed, options=options)
+        takes = self.generate(jobs, seed=seed, options=options, first=first)
         return self.decode(jobs, takes, seed=seed)
 
     def jobs(self, requests: Sequence[Request], options: Options) -> list[Job]:
@@ -228,6 +229,10 @@ class Synthesizer:
                 f"{limit} tokens that this model was trained on; use a shorter prompt or split the text"
             )
 
+    def phonemize(self, texts: Sequence[str]) -> list[str]:
+        """The phoneme string of each text; "" where it has none."""
+        return self._phonemize(texts)
+
     def phonemes(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Symbols int32 [S] of each text; UserError where one has none."""
         encoded = [self.model.vocabulary.encode(p, None) for p in self._phonemize(texts)]
@@ -259,7 +264,7 @@ class Synthesizer:
             raise UserError(f"the text {text!r} has no phonemes")
         return Voice(codes[0, : lengths[0]], text, phonemes, self.language, self.codec.info)
 
-    def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
+    def generate(self, jobs: Sequence[Job], *, seed: int, options: Options, first: int = 0) -> list[Take]:
         """The best take of every job."""
         fold_in = jax.random.fold_in
         takes = np.arange(options.best_of)
@@ -268,7 +273,7 @@ class Synthesizer:
             jobs,
             self.ar,
             self.nar,
-            keys(np.arange(len(jobs))),
+            keys(np.arange(first, first + len(jobs))),
             options.sampling,
             options.batch_size,
             self._filling(options),

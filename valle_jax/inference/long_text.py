@@ -1,0 +1,213 @@
+"""Texts longer than what a model says at once: cut where a reader pauses, said piece by piece, joined at pauses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from valle_jax.errors import UserError
+from valle_jax.inference.joints import join, repeats
+from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
+from valle_jax.inference.voice import Voice
+from valle_jax.text.sentences import clauses, paragraphs, sentences
+
+_MARGIN = 1.25  # room for speech that is so much slower than its prompt
+_LEAST_SECONDS = 2.0  # shorter pieces are not said well
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a long text is read.
+
+    Attributes:
+      prompt: of each piece: the voice ("same": pieces are drawn side by side), or the voice and behind it the piece
+        before ("sliding": one after the other; the reading goes on as it was, and the voice stays anchored).
+      piece_seconds: of the longest piece, by the prompt's speaking rate.
+      pause_seconds: between sentences that are said apart.
+      paragraph_seconds: between paragraphs.
+      clause_seconds: within a sentence that had to be cut.
+      tries: how often a piece is drawn until it does not repeat the end of the one before.
+    """
+
+    prompt: Literal["same", "sliding"] = "same"
+    piece_seconds: float = 10.0
+    pause_seconds: float = 0.35
+    paragraph_seconds: float = 0.8
+    clause_seconds: float = 0.12
+    tries: int = 3
+
+    def __post_init__(self):
+        for name in ("pause_seconds", "paragraph_seconds", "clause_seconds"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} {getattr(self, name)} must not be negative")
+        if self.tries < 1:
+            raise UserError(f"tries {self.tries} must be at least 1")
+        if self.piece_seconds < _LEAST_SECONDS:
+            raise UserError(f"piece_seconds {self.piece_seconds} must be at least {_LEAST_SECONDS}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a text that is said at once, and the pause behind it."""
+
+    text: str
+    pause_seconds: float
+
+
+def fits(tts: Synthesizer, text: str, voice: Voice) -> bool:
+    """Whether the model can say a text at once, by the speaking rate of the voice."""
+    return _count(tts, [text])[0] <= _most_symbols(tts, voice)
+
+
+def cut(tts: Synthesizer, text: str, voice: Voice, reading: Reading = Reading()) -> list[Piece]:
+    """The pieces of a text: whole sentences where they fit, those of a paragraph of about the same length.
+
+    Raises:
+      UserError: the text has no phonemes, or the prompt leaves the model no room for pieces of 2 s.
+    """
+    (said,) = _count(tts, [voice.text])
+    per_second = said / voice.seconds
+    room = _most_symbols(tts, voice) // (2 if reading.prompt == "sliding" else 1)  # of the piece before, too
+    if room < _LEAST_SECONDS * per_second:
+        raise UserError(
+            f"the prompt ({voice.seconds:.1f} s) leaves too few of the {tts.model.max_tokens} tokens that this model "
+            "was trained on; use a shorter prompt" + (", or no sliding one" if reading.prompt == "sliding" else "")
+        )
+    most = min(room, int(reading.piece_seconds * per_second))
+    cuts: list[Callable[[str], list[str]]] = [lambda text: sentences(text, tts.language), clauses, str.split]
+    pauses = [reading.pause_seconds, reading.clause_seconds, reading.clause_seconds]
+    pieces: list[Piece] = []
+    for paragraph in paragraphs(text):
+        found = _pack(tts, paragraph, most, cuts, pauses)
+        if found:
+            pieces += [*found[:-1], Piece(found[-1].text, reading.paragraph_seconds)]
+    if not pieces:
+        raise UserError(f"the text {text!r} has no phonemes")
+    return pieces
+
+
+def _pack(
+    tts: Synthesizer, text: str, most: int, cuts: Sequence[Callable[[str], list[str]]], pauses: Sequence[float]
+) -> list[Piece]:
+    """The parts of a text, as many together as have `most` phonemes; parts that have more are cut by the next rule."""
+    parts = cuts[0](text)
+    sizes = _count(tts, parts)
+    aim = sum(sizes) / max(1, -(-sum(sizes) // most))
+    pieces: list[Piece] = []
+    group: list[str] = []
+    size = 0
+
+    def close() -> None:
+        nonlocal group, size
+        if size:
+            pieces.append(Piece(" ".join(group), pauses[0]))
+        group, size = [], 0
+
+    for part, n in zip(parts, sizes, strict=True):
+        if n > most and len(cuts) > 1:
+            close()
+            inner = _pack(tts, part, most, cuts[1:], pauses[1:])
+            pieces += [*inner[:-1], Piece(inner[-1].text, pauses[0])]
+            continue
+        if size >= aim or (size and size + 1 + n > most):  # with a space
+            close()
+        group.append(part)
+        size += bool(size) + n
+    close()
+    return pieces
+
+
+def _count(tts: Synthesizer, texts: Sequence[str]) -> list[int]:
+    """Phonemes of each text."""
+    return [len(tts.model.vocabulary.encode(phonemes)) for phonemes in tts.phonemize(texts)]
+
+
+def _most_symbols(tts: Synthesizer, voice: Voice) -> int:
+    """Phonemes for which there is room behind a prompt, with the frames that they are expected to take."""
+    said = max(1, len(tts.model.vocabulary.encode(voice.phonemes)))
+    room = tts.model.max_tokens - said - len(voice.codes) - 3  # a space, the end of text, a begin of audio or stage
+    return int(room / (1 + _MARGIN * len(voice.codes) / said))
+
+
+def synthesize_long(
+    tts: Synthesizer,
+    text: str,
+    *,
+    voice: Voice,
+    seed: int = 0,
+    options: Options = Options(),
+    reading: Reading = Reading(),
+    progress: Callable[[int, int], object] = lambda done, pieces: None,
+) -> Audio:
+    """Says a text of any length. Piece i draws as utterance i of `synthesize_batch`.
+
+    A piece that begins with what the one before it ended with, code by code, is drawn again; one that does so in
+    `reading.tries` tries has the problem `repeat`.
+
+    Args:
+      tts: the model.
+      text: what to say; empty lines separate paragraphs.
+      voice: the prompt, which must know what it says: see `Synthesizer.voice`.
+      seed, options: as for `Synthesizer.synthesize`.
+      reading: how it is cut and joined.
+      progress: is called with the pieces that are done and with all of them.
+
+    Returns:
+      The joined audio. `codes` are those of all pieces, silence at the joints included. `info` is of the whole, and
+      `info["pieces"]` has `text`, `start_seconds`, `end_seconds` and the info of each piece.
+
+    Raises:
+      UserError: as `cut` does.
+    """
+    pieces = cut(tts, text, voice, reading)
+    audios: list[Audio] = []
+    prompt = voice
+    while len(audios) < len(pieces):
+        first = len(audios)
+        some = pieces[first : first + (options.batch_size if reading.prompt == "same" else 1)]
+        requests = [Request(piece.text, prompt) for piece in some]
+        for i, audio in enumerate(tts.synthesize_batch(requests, seed=seed, options=options, first=first)):
+            before = audios[-1].codes if audios else audio.codes[:0]
+            number, tries = first + i, 1
+            while repeats(before, audio.codes, tts.codec.info) and tries < reading.tries:
+                again = number + (tries << 24)
+                (audio,) = tts.synthesize_batch([requests[i]], seed=seed, options=options, first=again)
+                tries += 1
+            if repeats(before, audio.codes, tts.codec.info):
+                audio.info["problems"] = [*audio.info["problems"], "repeat"]
+            audios.append(audio)
+        if reading.prompt == "sliding" and len(audios) < len(pieces):
+            prompt = _slide(tts, voice, pieces[first], audios[-1], pieces[first + 1])
+        progress(len(audios), len(pieces))
+    pauses = [piece.pause_seconds for piece in pieces]
+    samples, spans = join([audio.samples for audio in audios], pauses, audios[0].sample_rate)
+    rows = [
+        {"text": piece.text, "start_seconds": start, "end_seconds": end, **audio.info}
+        for piece, audio, (start, end) in zip(pieces, audios, spans, strict=True)
+    ]
+    frames = [row["frames"] for row in rows]
+    info = {
+        "frames": sum(frames),
+        "seconds": len(samples) / audios[0].sample_rate,
+        "finished": all(row["finished"] for row in rows),
+        "log_probability": float(np.average([row["log_probability"] for row in rows], weights=np.maximum(frames, 1))),
+        "problems": sorted({problem for row in rows for problem in row["problems"]}),
+        "seed": seed,
+        "pieces": rows,
+    }
+    return Audio(samples, audios[0].sample_rate, info, np.concatenate([audio.codes for audio in audios]))
+
+
+def _slide(tts: Synthesizer, voice: Voice, piece: Piece, audio: Audio, following: Piece) -> Voice:
+    """The prompt of the following piece: the voice and the piece before, if that was good and leaves it room."""
+    (phonemes,) = tts.phonemize([piece.text])
+    slid = dataclasses.replace(
+        voice,
+        codes=np.concatenate([voice.codes, audio.codes.astype(voice.codes.dtype)]),
+        text=f"{voice.text} {piece.text}",
+        phonemes=f"{voice.phonemes} {phonemes}",
+    )
+    return slid if not audio.info["problems"] and fits(tts, following.text, slid) else voice
