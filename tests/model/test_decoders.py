@@ -31,17 +31,16 @@ def _utterances(seed=0):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("ar", {}),
-        ("nar", {}),
+        ("ar", {"d_model": 1024, "n_layers": 3, "n_heads": 16}),
+        ("nar", {"d_model": 1024, "n_layers": 2, "n_heads": 16}),
         ("ar", {"positions": "rotary", "group_size": 4}),
         ("nar", {"positions": "rotary", "nar_stage": "token"}),
     ],
 )
-@pytest.mark.parametrize("size", [{"d_model": 192, "n_layers": 4}, {"d_model": 1024, "n_layers": 3, "n_heads": 16}])
-def test_initial_loss_is_that_of_a_uniform_guess(stage, changes, size):
+def test_initial_loss_is_that_of_a_uniform_guess(stage, changes):
     """Within ln V + 0.3 for the AR and for every NAR stage (a tied N(0, 1) embedding would start at 76 nats)."""
     config = ModelConfig(
-        **{"d_ff": 512, "n_heads": 4, "dropout": 0.0, **size, **changes},
+        **{"d_model": 192, "n_layers": 4, "d_ff": 512, "n_heads": 4, "dropout": 0.0, **changes},
         stage=stage,
         n_symbols=100,
         codebooks=8,

@@ -18,7 +18,7 @@ for package in ("pocketsphinx", "espeakng_loader", "phonemizer", "matplotlib"):
 
 def test_it_writes_what_it_promises(tmp_path):
     out = tmp_path / "out"
-    arguments = ["quickstart", f"--out={out}", "--minutes=0.2", "--steps", "2", "3", "--test-utterances=20"]
+    arguments = ["quickstart", f"--out={out}", "--minutes=0.2", "--steps", "2", "3", "--test-utterances=8"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "valle_jax.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -30,7 +30,7 @@ def test_it_writes_what_it_promises(tmp_path):
     assert report["digit_accuracy_unseen"] < 0.6  # nothing was learned
     assert report["wall_seconds"] > 1
     assert set(report["scores"]) == set(SYSTEMS)
-    assert len(report["cases"]) == 20
+    assert len(report["cases"]) == 8
     for name in ("prompt", *SYSTEMS):
         assert len(read_audio(out / report["cases"][0][name], 24_000)) > 1000
     page = (out / "report.html").read_text()
