@@ -153,7 +153,7 @@ def test_the_command_reads_long_texts_by_itself(model_dir, tmp_path, capsys):
     assert error.value.code == 2 and "--stream" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [{"pause_seconds": -0.1}, {"piece_seconds": 1.0}, {"tries": 0}])
+@pytest.mark.parametrize("wrong", [{"pause_seconds": -0.1}, {"piece_seconds": 0.9}, {"tries": 0}])
 def test_wrong_readings_are_refused(wrong):
     with pytest.raises(UserError):
         Reading(**wrong)

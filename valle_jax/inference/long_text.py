@@ -14,8 +14,8 @@ from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
 from valle_jax.inference.voice import Voice
 from valle_jax.text.sentences import clauses, paragraphs, sentences
 
-_MARGIN = 1.25  # room for speech that is so much slower than its prompt
-_LEAST_SECONDS = 2.0  # shorter pieces are not said well
+_MARGIN = 1.25  # of a piece: room for speech that is so much slower than its prompt
+_LEAST_SECONDS = 1.0  # shorter pieces are not said well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +59,18 @@ class Piece:
 
 def fits(tts: Synthesizer, text: str, voice: Voice) -> bool:
     """Whether the model can say a text at once, by the speaking rate of the voice."""
-    return _count(tts, [text])[0] <= _most_symbols(tts, voice)
+    return _count(tts, [text])[0] <= _most_symbols(tts, voice, 1.0)
 
 
 def cut(tts: Synthesizer, text: str, voice: Voice, reading: Reading = Reading()) -> list[Piece]:
     """The pieces of a text: whole sentences where they fit, those of a paragraph of about the same length.
 
     Raises:
-      UserError: the text has no phonemes, or the prompt leaves the model no room for pieces of 2 s.
+      UserError: the text has no phonemes, or the prompt leaves the model no room for pieces of 1 s.
     """
     (said,) = _count(tts, [voice.text])
     per_second = said / voice.seconds
-    room = _most_symbols(tts, voice) // (2 if reading.prompt == "sliding" else 1)  # of the piece before, too
+    room = _most_symbols(tts, voice, _MARGIN) // (2 if reading.prompt == "sliding" else 1)  # of the piece before, too
     if room < _LEAST_SECONDS * per_second:
         raise UserError(
             f"the prompt ({voice.seconds:.1f} s) leaves too few of the {tts.model.max_tokens} tokens that this model "
@@ -95,7 +95,8 @@ def _pack(
     """The parts of a text, as many together as have `most` phonemes; parts that have more are cut by the next rule."""
     parts = cuts[0](text)
     sizes = _count(tts, parts)
-    aim = sum(sizes) / max(1, -(-sum(sizes) // most))
+    total = sum(sizes) + len(parts)  # with spaces
+    aim = total / -(-total // most)
     pieces: list[Piece] = []
     group: list[str] = []
     size = 0
@@ -112,7 +113,7 @@ def _pack(
             inner = _pack(tts, part, most, cuts[1:], pauses[1:])
             pieces += [*inner[:-1], Piece(inner[-1].text, pauses[0])]
             continue
-        if size >= aim or (size and size + 1 + n > most):  # with a space
+        if size >= aim or (size and size + 1 + n > most):
             close()
         group.append(part)
         size += bool(size) + n
@@ -125,11 +126,11 @@ def _count(tts: Synthesizer, texts: Sequence[str]) -> list[int]:
     return [len(tts.model.vocabulary.encode(phonemes)) for phonemes in tts.phonemize(texts)]
 
 
-def _most_symbols(tts: Synthesizer, voice: Voice) -> int:
-    """Phonemes for which there is room behind a prompt, with the frames that they are expected to take."""
+def _most_symbols(tts: Synthesizer, voice: Voice, margin: float) -> int:
+    """Phonemes for which there is room behind a prompt, with `margin` times the frames they are expected to take."""
     said = max(1, len(tts.model.vocabulary.encode(voice.phonemes)))
     room = tts.model.max_tokens - said - len(voice.codes) - 3  # a space, the end of text, a begin of audio or stage
-    return int(room / (1 + _MARGIN * len(voice.codes) / said))
+    return int(room / (1 + margin * len(voice.codes) / said))
 
 
 def synthesize_long(

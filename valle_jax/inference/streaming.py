@@ -37,7 +37,8 @@ class Pace:
 
     Attributes:
       first_frames: of the first chunk: the fewer, the sooner it is there.
-      chunk_frames: of the longest; each chunk has half as many frames again as the one before, up to this.
+      chunk_frames: of the longest; each chunk has twice the frames of the one before, up to this: each costs a pass
+        over all that was said.
       lookahead_frames: that the NAR sees behind a chunk before it decides; they delay every chunk. With as many as the
         utterance has there is one chunk, as it would be without streaming.
     """
@@ -100,7 +101,7 @@ class StreamDecoder:
         drawn = first_codebook if last else first_codebook[: self.wanted_frames]
         (filled,) = self._tts.fill([self._job], [drawn], self._options, frozen=[self._frozen])
         self._frozen = filled[:end]
-        self._size = min(-(-3 * self._size // 2), self._pace.chunk_frames)
+        self._size = min(2 * self._size, self._pace.chunk_frames)
         context = self._job.prompt_codes[-CONTEXT_FRAMES:] if begin == 0 else filled[:0]
         chunk = np.concatenate([context, filled[begin:end]])
         (samples,) = self._stream(chunk[None], filled[None, end:], last=last)
