@@ -171,7 +171,7 @@ def _silence(chain: pathlib.Path) -> pathlib.Path:
         ({"text": ""}, "no phonemes"),
         ({"text": "... !"}, "no phonemes"),
         ({"prompt-text": " "}, "no phonemes"),
-        ({"text": "nine " * 400}, "more than the 1024 tokens"),
+        ({"prompt-text": "nine " * 400}, "too few of the 1024 tokens"),
         ({"language": "klingon"}, "unknown language 'klingon'"),
         ({"out": "speech.txt"}, r"speech\.txt"),
         ({"out": "no/such/folder/speech.wav"}, "no/such/folder"),
