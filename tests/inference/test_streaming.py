@@ -67,6 +67,14 @@ def test_chunks_do_not_depend_on_what_was_drawn_behind_the_lookahead(tts, drawn)
     assert (a.next(codes, last=False).codes != b.next(other, last=False).codes).any()
 
 
+def test_an_end_at_the_end_of_a_chunk_adds_nothing(tts, drawn):
+    job, codes = drawn
+    decoder = StreamDecoder(tts, job, LONG, Pace(10, 10, 0))
+    decoder.next(codes[:10], last=False)
+    rest = decoder.next(codes[:10], last=True)
+    assert len(rest.samples) == len(rest.codes) == 0
+
+
 def test_frozen_frames_stay_and_are_seen(tts, drawn):
     job, codes = drawn
     frozen = np.random.default_rng(1).integers(0, 1024, (60, 8)).astype(np.int32)

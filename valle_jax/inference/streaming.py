@@ -98,6 +98,9 @@ class StreamDecoder:
         """
         begin = len(self._frozen)
         end = len(first_codebook) if last else begin + self._size
+        info = self._tts.codec.info
+        if 0 < begin == end:  # the end of speech was all that was waited for
+            return AudioChunk(np.zeros(0, np.float32), info.sample_rate, self._frozen[begin:])
         drawn = first_codebook if last else first_codebook[: self.wanted_frames]
         (filled,) = self._tts.fill([self._job], [drawn], self._options, frozen=[self._frozen])
         self._frozen = filled[:end]
@@ -105,7 +108,6 @@ class StreamDecoder:
         context = self._job.prompt_codes[-CONTEXT_FRAMES:] if begin == 0 else filled[:0]
         chunk = np.concatenate([context, filled[begin:end]])
         (samples,) = self._stream(chunk[None], filled[None, end:], last=last)
-        info = self._tts.codec.info
         cut = round(len(context) * info.sample_rate / info.frames_per_second)
         return AudioChunk(samples[cut:], info.sample_rate, filled[begin:end])
 
