@@ -18,7 +18,7 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_SECONDS = 180.0  # kept for export, synthesis, measuring and the report
+AFTER_TRAINING_STEPS = 1_000  # of the AR take as long as what comes after: export, synthesis, measuring, the report
 AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
 CALIBRATION_STEPS = 30
 NAR_STEP_COST = 1.1  # of an AR step
@@ -84,7 +84,7 @@ class Quickstart:
             if self.steps:
                 steps[stage] = self.steps[i]
             else:
-                seconds = share * (clock.left() - AFTER_TRAINING_SECONDS)
+                seconds = share * (clock.left() - AFTER_TRAINING_STEPS * step_seconds)
                 steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
             clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
             before = time.time()
