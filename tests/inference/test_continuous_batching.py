@@ -9,10 +9,12 @@ from packed import tiny_config
 
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Job, sample_first_codebook
-from valle_jax.inference.engine import Engine, Task
+from valle_jax.inference.engine import Engine, Task, _decode
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
 from valle_jax.parallel.mesh import make_mesh
+from valle_jax.plan.collectives import find_collectives
+from valle_jax.plan.hlo import parse_module
 from valle_jax.text.vocabulary import EOS_ID
 
 SAMPLING = Sampling(temperature=0.9, top_k=20, repetition_window=4)
@@ -97,10 +99,27 @@ def test_guidance_has_its_rows_beside_every_slot(ar):
 
 
 def test_chips_share_the_slots(ar):
-    """Rows on `data`, heads on `tensor`: the codes of one chip."""
+    """Rows on `data`, heads on `tensor`: the codes of one chip, in any slot (exact: one program again)."""
     tasks = _tasks(8)
-    mesh = make_mesh({"data": 2, "tensor": 2})
-    assert _codes(_engine(ar, mesh=mesh), tasks) == _codes(_engine(ar), tasks)
+    engine = _engine(ar, mesh=make_mesh({"data": 2, "tensor": 2}))
+    forward = _codes(engine, tasks)
+    assert _codes(engine, tasks[::-1]) == forward
+    assert forward == _codes(_engine(ar), tasks)
+
+
+def test_an_engine_uses_its_own_chips_only(ar):
+    """No program reaches beyond the engine's mesh, and `data` groups tell each other only how many slots are live."""
+    mesh = make_mesh({"data": 2, "tensor": 2}, jax.devices()[4:])
+    engine = _engine(ar, mesh=mesh)
+    (opened,) = engine._prefill(_tasks(1))
+    slots = engine._empty(opened.prefilled)
+    with jax.set_mesh(mesh):
+        decode = _decode.lower(ar[0], engine._params, slots, SAMPLING, 8, 1).compile()
+    assert {d for x in jax.tree.leaves(decode.output_shardings) for d in x.device_set} == set(jax.devices()[4:])
+    found = find_collectives(parse_module(decode.as_text()), mesh)
+    sent = {c.axes: c.payload_bytes for c in found if c.axes}  # the rest are groups of one chip
+    assert sent.keys() == {"data", "tensor"}
+    assert sent["data"] <= 8
 
 
 def test_tasks_are_taken_when_slots_are_free_and_slots_stay_full(ar):

@@ -189,9 +189,10 @@ def test_the_log_probability_is_that_of_a_teacher_forced_pass(decoders):
 
 
 @pytest.mark.parametrize(
-    ("expected", "guidance", "stage_is"), [(False, 1.0, "adaln"), (True, 1.0, "adaln"), (False, 2.5, "token")]
+    ("expected", "guidance", "stage_is", "frames"),
+    [(False, 1.0, "adaln", 14), (True, 1.0, "adaln", None), (False, 2.5, "token", 16)],
 )
-def test_nar_stages_equal_separate_passes(decoders, expected, guidance, stage_is):
+def test_nar_stages_equal_separate_passes(decoders, expected, guidance, stage_is, frames):
     """By the most probable codes, by those nearest to the expected vectors, and guided by the prompt."""
     nar = decoders[1] if stage_is == "adaln" else _decoder("nar", nar_stage=stage_is)
     job = _job(0)
@@ -199,7 +200,7 @@ def test_nar_stages_equal_separate_passes(decoders, expected, guidance, stage_is
     codebooks = np.random.default_rng(2).normal(size=(4, 60, 7)).astype(np.float32)
     batch = nar_batch([job], [first], nar[0].config)
     filling = Filling(codebooks if expected else None, 0.7, guidance)
-    filled = np.asarray(generate_nar(*nar, batch, filling))
+    filled = np.asarray(generate_nar(*nar, batch, filling, frames=frames))
     # A prompt whose frames are neither text nor prompt nor target embeds as positions alone.
     bare = {**batch, "kind": np.where(batch["kind"] == KIND_PROMPT, KIND_PADDING, batch["kind"])}
     codes = batch["codes"].copy()

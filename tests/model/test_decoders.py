@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -242,6 +243,19 @@ def test_cached_decoding_equals_the_full_forward_pass(changes):
     cached = np.asarray(run(params))
     for b, length in enumerate(lengths):
         np.testing.assert_allclose(cached[b], full[b][length - 1 : length + steps], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm_position": "post", "n_layers": 1}, {"positions": "rotary"}])
+def test_the_last_layer_of_the_nar_computes_the_asked_tokens_only(changes):
+    """They are those of the full computation; what the feed-forward layers make is as long as what is asked for."""
+    config = tiny_config("nar", **changes)
+    decoder, params, logits = _make(config)
+    batch = pack(_utterances(), 96, config, stage=2, prompt_frames=5)
+    places = np.array([[70, 12, 13, 14, 30]])
+    asked = jax.jit(lambda params: decoder.bind(params)(batch, places_BM=places))
+    np.testing.assert_allclose(asked(params), logits(params, batch)[:, places[0]], atol=TOLERANCE)
+    widened = re.findall(r":f32\[1,(\d+),1,64\] = dot_general", str(jax.make_jaxpr(asked)(params)))
+    assert set(widened) == {"96", "5"}  # of the scanned layers, and of the last
 
 
 @pytest.mark.parametrize("stage", ["ar", "nar"])

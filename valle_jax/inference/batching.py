@@ -182,7 +182,8 @@ def fill_codebooks(
         chosen = indices + indices[:1] * (size - len(indices))
         known = None if frozen is None else [frozen[i] for i in chosen]
         rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config, known)
-        codes = np.asarray(generate_nar(*nar, rows, filling))
+        frames = bucket(max(len(first_codebook[i]) for i in chosen))
+        codes = np.asarray(generate_nar(*nar, rows, filling, frames=frames))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]
     return [filled[i] for i in range(len(jobs))]

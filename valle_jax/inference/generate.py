@@ -127,14 +127,19 @@ class Filling:
 MOST_PROBABLE = Filling()
 
 
-@functools.partial(jax.jit, static_argnames=("decoder",))
+@functools.partial(jax.jit, static_argnames=("decoder", "frames"))
 def generate_nar(
     decoder: Decoder,
     params: Params,
     batch: dict[str, jax.Array],
     filling: Filling = MOST_PROBABLE,
+    *,
+    frames: int | None = None,
 ) -> jax.Array:
     """Fills codebooks 2..Q of the target frames, one stage after the other.
+
+    All tokens see each other, so that every layer computes all of them; but the last one, and the heads, only
+    `frames` of a row.
 
     Args:
       decoder: a NAR decoder.
@@ -142,20 +147,24 @@ def generate_nar(
       batch: one segment per row: token, kind, segment, position int32 [B, T]; codes int32 [B, T, Q] with all codebooks
         of the prompt frames (KIND_PROMPT) and codebook 1 of the target frames (KIND_ACOUSTIC).
       filling: how codes are chosen.
+      frames: no row has more targets; None: a row may be all target.
 
     Returns:
       codes int32 [B, T, Q].
     """
     model = decoder.bind(params)
     target_BT = batch["kind"] == KIND_ACOUSTIC
+    row_B1 = jnp.arange(len(target_BT))[:, None]
+    places_BM = jnp.argsort(~target_BT, axis=1, stable=True)[:, :frames]  # targets, and then what fills up
+    written_BM = jnp.where(target_BT[row_B1, places_BM], places_BM, target_BT.shape[1])
 
     def stage(j: jax.Array, codes_BTQ: jax.Array) -> jax.Array:
         inputs = {**batch, "codes": codes_BTQ, "stage": jnp.full(codes_BTQ.shape[0], j)}
-        logits_BTV = model(inputs)
+        logits_BMV = model(inputs, places_BM=places_BM)
         if filling.guidance != 1.0:
-            bare_BTV = model(hide_prompt(inputs))
-            logits_BTV = bare_BTV + filling.guidance * (logits_BTV - bare_BTV)
-        best_BT = filling.scores(logits_BTV, j).argmax(-1).astype(codes_BTQ.dtype)
-        return codes_BTQ.at[..., j].set(jnp.where(target_BT, best_BT, codes_BTQ[..., j]))
+            bare_BMV = model(hide_prompt(inputs), places_BM=places_BM)
+            logits_BMV = bare_BMV + filling.guidance * (logits_BMV - bare_BMV)
+        best_BM = filling.scores(logits_BMV, j).argmax(-1).astype(codes_BTQ.dtype)
+        return codes_BTQ.at[row_B1, written_BM, j].set(best_BM, mode="drop")
 
     return jax.lax.fori_loop(1, decoder.config.codebooks, stage, batch["codes"])

@@ -53,7 +53,7 @@ class ARDecoder(nnx.Module):
         """The output projection, float32 [V + 1, D]."""
         return self.embed.acoustic[: self.n_outputs] if self.head is None else self.head[...]
 
-    def _hidden(self, batch, dropout_key=None, keep_cache=False):
+    def _hidden(self, batch, dropout_key=None, keep_cache=False, places_BM=None):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x_BTD = self._embed(batch)
         x_BTD = dropout(x_BTD, self.config.dropout, keys[0])
@@ -61,7 +61,9 @@ class ARDecoder(nnx.Module):
             batch["segment"], batch["kind"], bidirectional_text=self.config.text_attention == "bidirectional"
         )
         angle = self.embed.angles(batch["kind"], batch["position"])
-        return self.transformer(x_BTD, interval, angle_BTP=angle, dropout_key=keys[1], keep_cache=keep_cache)
+        return self.transformer(
+            x_BTD, interval, angle_BTP=angle, dropout_key=keys[1], keep_cache=keep_cache, places_BM=places_BM
+        )
 
     def hidden_and_head(
         self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
@@ -80,9 +82,8 @@ class ARDecoder(nnx.Module):
         Returns:
           The logits [B, G, V + 1] behind each row's last token and a cache with room for `capacity` tokens.
         """
-        h_BTD, kv = self._hidden(batch, keep_cache=True)
         length_B = (batch["segment"] > 0).sum(1).astype(jnp.int32)
-        last_B1D = jnp.take_along_axis(h_BTD, (length_B - 1)[:, None, None], axis=1)
+        last_B1D, kv = self._hidden(batch, keep_cache=True, places_BM=length_B[:, None] - 1)
         return self._logits(last_B1D[:, 0]), Cache.from_prefill(kv, length_B, capacity)
 
     def unstack(self) -> list[Block]:

@@ -42,6 +42,13 @@ class Interval:
         """Bool [B, T]: which queries see anything."""
         return self.end > self.start
 
+    def at(self, places_BM: jax.Array | None) -> Interval:
+        """Of the queries at these places, in any order; of all where there are no places."""
+        if places_BM is None:
+            return self
+        start, end = (jnp.take_along_axis(x, places_BM, axis=1, mode="clip") for x in (self.start, self.end))
+        return Interval(start, end, "mixed")
+
     def dense(self, keys: int) -> jax.Array:
         """The mask, bool [B, T, S], over that many keys."""
         key = jnp.arange(keys, dtype=jnp.int32)[None, None, :]

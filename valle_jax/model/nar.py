@@ -69,9 +69,15 @@ class NARDecoder(nnx.Module):
         return total
 
     def hidden_and_head(
-        self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None
+        self,
+        batch: dict[str, jax.Array],
+        dropout_key: jax.Array | None = None,
+        places_BM: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """What `project` makes logits of: hidden states [B, T, D] and each row's head, float32 [B, V, D]."""
+        """What `project` makes logits of: hidden states [B, T, D] and each row's head, float32 [B, V, D].
+
+        With places int32 [B, M] those of the tokens there only, [B, M, D].
+        """
         kind, stage_B = _hide(batch["kind"], _HIDDEN[self.config.nar_context]), batch["stage"]
         stage_BD = look_up(self.stage[...], stage_B - 1)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -86,9 +92,15 @@ class NARDecoder(nnx.Module):
             angle_BTP=self.embed.angles(kind, batch["position"]),
             stage_BD=stage_BD,
             dropout_key=keys[1],
+            places_BM=places_BM,
         )
         return h_BTD, look_up(self._heads(), stage_B - 1)
 
-    def __call__(self, batch: dict[str, jax.Array], dropout_key: jax.Array | None = None) -> jax.Array:
-        """Logits float32 [B, T, V] of each row's stage; `batch` as in `valle_jax.data.batch`."""
-        return project(*self.hidden_and_head(batch, dropout_key))
+    def __call__(
+        self,
+        batch: dict[str, jax.Array],
+        dropout_key: jax.Array | None = None,
+        places_BM: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits float32 [B, T, V] of each row's stage, or [B, M, V]; `batch` as in `valle_jax.data.batch`."""
+        return project(*self.hidden_and_head(batch, dropout_key, places_BM))

@@ -26,6 +26,14 @@ REMAT_POLICIES = {
 }
 
 
+def at(x_BTX: jax.Array, places_BM: jax.Array | None) -> jax.Array:
+    """The tokens of each row at its places, [B, M, ...]; all of them where there are no places."""
+    if places_BM is None:
+        return x_BTX
+    index = places_BM.reshape(*places_BM.shape, *(1,) * (x_BTX.ndim - 2))
+    return jnp.take_along_axis(x_BTX, index, axis=1, mode="clip")
+
+
 class Block(nnx.Module):
     """Self-attention and a feed-forward layer, each on a residual branch.
 
@@ -48,11 +56,18 @@ class Block(nnx.Module):
         self.mlp_norm = LayerNorm(D, adaptive=adaptive, stack=(L,))
         self.mlp = FeedForward(D, config.d_ff, config.activation, n_layers=L, rngs=rngs)
 
-    def qkv(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries, keys and values, each [B, T, N, H]."""
-        qkv = jnp.einsum("btd,dcnh->btcnh", x_BTD, self.w_qkv[...].astype(x_BTD.dtype))
-        qkv += self.b_qkv[None, None].astype(x_BTD.dtype)
-        q, k, v = (constrain(qkv[:, :, c], ("batch", "length", "heads", None)) for c in range(3))
+    def qkv(self, x_BTD: jax.Array, places_BM: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries of the tokens at the given places (None: of all), keys and values of all: each [B, T, N, H]."""
+
+        def part(x_BTD, which: slice) -> list[jax.Array]:
+            c = jnp.einsum("btd,dcnh->btcnh", x_BTD, self.w_qkv[:, which].astype(x_BTD.dtype))
+            c += self.b_qkv[None, None, which].astype(x_BTD.dtype)
+            return [constrain(c[:, :, i], ("batch", "length", "heads", None)) for i in range(c.shape[2])]
+
+        if places_BM is None:
+            q, k, v = part(x_BTD, slice(3))
+        else:
+            (q,), (k, v) = part(at(x_BTD, places_BM), slice(1)), part(x_BTD, slice(1, 3))
         return q, k, v
 
     def output(self, o_BTNH: jax.Array) -> jax.Array:
@@ -60,23 +75,29 @@ class Block(nnx.Module):
         dtype = o_BTNH.dtype
         return jnp.einsum("btnh,nhd->btd", o_BTNH, self.w_o[...].astype(dtype)) + self.b_o[None, None].astype(dtype)
 
-    def _residual(self, x, norm, branch, stage_BD, key):
-        """x + dropout(branch(norm(x))), or with post-norm norm(x + dropout(branch(x))); branch also returns an aux."""
+    def _residual(self, x, norm, branch, stage_BD, key, places_BM=None):
+        """x + dropout(branch(norm(x))), or with post-norm norm(x + dropout(branch(x))); branch also returns an aux.
+
+        With places, the branch sees all tokens and gives only those there.
+        """
         pre = self.config.norm_position == "pre"
         y, aux = branch(norm(x, stage_BD) if pre else x)
-        x = x + dropout(y, self.config.dropout, key)
+        x = at(x, places_BM) + dropout(y, self.config.dropout, key)
         return (x if pre else norm(x, stage_BD)), aux
 
-    def __call__(self, x_BTD, attend, stage_BD=None, dropout_key=None) -> tuple[jax.Array, Any]:
-        """Applies one layer; `attend(q, k, v) -> (output [B, T, N, H], aux)` decides what attention sees and keeps."""
+    def __call__(self, x_BTD, attend, stage_BD=None, dropout_key=None, places_BM=None) -> tuple[jax.Array, Any]:
+        """Applies one layer; `attend(q, k, v) -> (output [B, T, N, H], aux)` decides what attention sees and keeps.
+
+        With places int32 [B, M] it gives the tokens there only, [B, M, D].
+        """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
 
         def attention_branch(y):
-            o, aux = attend(*self.qkv(y))
+            o, aux = attend(*self.qkv(y, places_BM))
             return self.output(o), aux
 
         with jax.named_scope("attention"):
-            x_BTD, aux = self._residual(x_BTD, self.attention_norm, attention_branch, stage_BD, keys[0])
+            x_BTD, aux = self._residual(x_BTD, self.attention_norm, attention_branch, stage_BD, keys[0], places_BM)
         with jax.named_scope("mlp"):
             x_BTD, _ = self._residual(x_BTD, self.mlp_norm, lambda y: (self.mlp(y), None), stage_BD, keys[1])
         return constrain(x_BTD, ("batch", "length", None)), aux
@@ -103,6 +124,7 @@ class Transformer(nnx.Module):
         stage_BD: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         keep_cache: bool = False,
+        places_BM: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
         """All T tokens at once.
 
@@ -113,28 +135,41 @@ class Transformer(nnx.Module):
           stage_BD: the NAR's stage embedding, where it modulates the norms.
           dropout_key: None switches dropout off.
           keep_cache: whether to return the keys and values.
+          places_BM: int32 [B, M], the tokens whose hidden states are wanted, of which alone the last layer computes
+            more than keys and values; None: all. Not for training.
 
         Returns:
-          Hidden states [B, T, D] and, if asked for, keys and values [L, B, T, N, H].
+          Hidden states [B, T, D], or [B, M, D], and, if asked for, keys and values [L, B, T, N, H].
         """
         config = self.config
         graph, stacked = nnx.split(self.blocks)
 
-        def layer(x, inputs):
+        def layer(x, inputs, places_BM=None):
             params, key = inputs
 
             def attend(q, k, v):
-                q, k = rotate(q, angle_BTP), rotate(k, angle_BTP)
-                o = attention(q, k, v, interval, backend=config.attention)
+                q = rotate(q, None if angle_BTP is None else at(angle_BTP, places_BM))
+                k = rotate(k, angle_BTP)
+                o = attention(q, k, v, interval.at(places_BM), backend=config.attention)
                 return o, (k, v) if keep_cache else None
 
-            return nnx.merge(graph, params)(x, attend, stage_BD, key)
+            return nnx.merge(graph, params)(x, attend, stage_BD, key, places_BM)
 
         if config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
-        keys = None if dropout_key is None else jax.random.split(dropout_key, config.n_layers)
-        x_BTD, kept = jax.lax.scan(layer, x_BTD, (stacked, keys))
-        return self._finish(x_BTD, stage_BD), kept
+        if places_BM is None:
+            keys = None if dropout_key is None else jax.random.split(dropout_key, config.n_layers)
+            x_BTD, kept = jax.lax.scan(layer, x_BTD, (stacked, keys))
+            return self._finish(x_BTD, stage_BD), kept
+
+        def numbered(i):  # by number: all layers but the last, cut off, would be a copy of them
+            return jax.tree.map(lambda p: p[i], stacked), None
+
+        last = config.n_layers - 1
+        x_BTD, kept = jax.lax.scan(lambda x, i: layer(x, numbered(i)), x_BTD, jnp.arange(last))
+        x_BMD, kept_last = layer(x_BTD, numbered(last), places_BM)
+        kept = jax.tree.map(lambda those, this: jnp.concatenate([those, this[None]]), kept, kept_last)
+        return self._finish(x_BMD, stage_BD), kept
 
     def _finish(self, x_BTD, stage_BD=None):
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD, stage_BD)

@@ -110,7 +110,7 @@ def trace_sampler(model: ModelConfig, mesh: Mesh, *, rows: int, prefix: int, fra
     with jax.set_mesh(mesh):
         if model.stage == "nar":
             batch |= {"codes": shape(rows, length, model.codebooks)}
-            return generate_nar.trace(decoder, params, batch, MOST_PROBABLE)
+            return generate_nar.trace(decoder, params, batch, MOST_PROBABLE, frames=frames)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
         limits = shape(rows)
         sampling = Sampling(temperature=0.8, top_p=0.95)
