@@ -66,7 +66,7 @@ def test_plan_and_synthesis_run_the_same_program(monkeypatch, cpu8, stage):
         batching.fill_codebooks(jobs, [np.zeros(job.max_frames, np.int32) for job in jobs], with_params)
     ((arguments, options),) = calls
     rows, length = arguments[2]["token"].shape
-    frames = options.get("max_frames", 8)
+    frames = options["max_frames" if stage == "ar" else "frames"]
     planned = trace_sampler(model, mesh, rows=rows, prefix=length - frames * (stage == "nar"), frames=frames)
     # Synthesis sets no mesh; under one of a single device, constraints change nothing but are written down.
     with jax.set_mesh(mesh):
