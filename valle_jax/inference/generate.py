@@ -18,7 +18,7 @@ from valle_jax.inference.decoding import draw, prefill
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import ARDecoder
-from valle_jax.model.nar import hide_prompt
+from valle_jax.model.nar import NARDecoder, hide_prompt
 
 
 @jax.tree_util.register_dataclass
@@ -153,6 +153,7 @@ def generate_nar(
       codes int32 [B, T, Q].
     """
     model = decoder.bind(params)
+    assert isinstance(model, NARDecoder)
     target_BT = batch["kind"] == KIND_ACOUSTIC
     row_B1 = jnp.arange(len(target_BT))[:, None]
     places_BM = jnp.argsort(~target_BT, axis=1, stable=True)[:, :frames]  # targets, and then what fills up
