@@ -74,6 +74,7 @@ class RealSpeech:
             sampling=Sampling(temperature=0.8, top_p=0.95, guidance=self.guidance),
             nar_temperature=self.nar_temperature,
             nar_guidance=self.nar_guidance,
+            tries=1,  # every take counts
         )
         requests = [Request(case.text, case.prompt, case.prompt_text) for case in cases]
         audios = tts.synthesize_batch(requests, seed=self.seed, options=options)

@@ -145,6 +145,22 @@ def test_python_gives_what_the_command_line_gives(chain):
     np.testing.assert_allclose(written, np.clip(audio.samples, -1, 1), atol=1 / 32768)
 
 
+def test_a_continued_prompt_and_a_bad_take_that_is_named(chain, tmp_path, capsys):
+    """A take whose shortest length is its longest never ends by itself."""
+    text = (chain / "prompt.txt").read_text() + f" {TEXT} {TEXT}"
+    out = tmp_path / "rest.wav"
+    prompt, bounds = f"--prompt={chain / 'prompt.wav'}", ["--min-rate-ratio=1.5", "--max-rate-ratio=1.5"]
+    arguments = ["synthesize", f"--model={chain / 'model'}", f"--text={text}", prompt, "--continual", f"--out={out}"]
+    main([*arguments, *bounds, "--tries=2"])
+    printed = capsys.readouterr()
+    info = json.loads(printed.out)
+    assert info["tries"] == 2 and "no_end_of_speech" in info["problems"]
+    assert f"warning: {out} has no_end_of_speech" in printed.err
+    assert soundfile.info(out).frames == info["frames"] * 320
+    for wrong in ("--prompt-text=one", "--voice=anna"):
+        assert "leave out" in _fails_in_one_line([*arguments, wrong], capsys)
+
+
 def _fails_in_one_line(arguments, capsys, code: int = 2) -> str:
     """The message of a command that must end with the code; not a process, for speed: `main` is all a process runs."""
     with pytest.raises(SystemExit) as stop:

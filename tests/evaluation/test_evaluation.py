@@ -20,7 +20,7 @@ from valle_jax.evaluation.report import main_table
 from valle_jax.evaluation.results import Column, Results
 from valle_jax.evaluation.runner import Runner
 from valle_jax.evaluation.sample import Figure
-from valle_jax.evaluation.systems import SYSTEMS, rerank
+from valle_jax.evaluation.systems import SYSTEMS
 from valle_jax.evaluation.trials import TrialList
 from valle_jax.inference.model_dir import ModelDir, save_model_dir
 from valle_jax.inference.synthesizer import Options, Synthesizer
@@ -151,15 +151,10 @@ def test_known_answers(done):
     assert results.difference("codec", "duration:duration_ratio", "codec").value == 0
 
 
-def test_the_best_of_five_is_one_of_five_takes_and_as_p2_says(done):
+def test_the_best_of_five_is_as_similar_as_a_single_take(done):
     results, _ = done
     key = "similarity_level:similarity_prompt_resynthesised"
     assert results.estimate("best-of-5", key).value >= results.estimate("valle", key).value - 1e-9
-    # (WER, SIM): of those above 0.3 the lowest WER, then the highest SIM; else the highest SIM; silence last.
-    assert rerank([0.5, 0.1, 0.0], [0.4, 0.35, 0.2]) == 1
-    assert rerank([0.1, 0.1], [0.4, 0.5]) == 1
-    assert rerank([0.0, 0.9], [0.1, 0.29]) == 1
-    assert rerank([0.0, 0.9], [float("nan"), 0.1]) == 1
 
 
 def test_results_are_read_again_as_they_were(done):

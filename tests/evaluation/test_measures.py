@@ -106,6 +106,7 @@ def test_shares_of_bad_takes():
     assert {k: v for k, v in figures.items() if k != "bad_takes"} == {
         "no_end_of_speech": 0.25,
         "silent": 0.25,
+        "long_silence": 0,
         "too_short": 0.25,
         "too_long": 0,
         "loop": 0,

@@ -13,7 +13,7 @@ from valle_jax.inference.synthesizer import Options
 from valle_jax.inference.voice import voice_path
 
 WORDS = ("one", "two", "three", "four", "five", "six")
-SETTINGS = Settings(Options(max_rate_ratio=1.2, batch_size=2), slots=4, max_tokens=256, tries=1)
+SETTINGS = Settings(Options(max_rate_ratio=1.2, batch_size=2, tries=1), slots=4, max_tokens=256)
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_hosts_share_the_jobs(tts, jobs, tmp_path):
 
 def test_bad_takes_are_drawn_again_and_never_silent(tts, jobs, tmp_path):
     """A decoder that knows nothing ends by chance; what never ends well says so after the last try."""
-    totals = _run(tts, jobs, tmp_path / "out", dataclasses.replace(SETTINGS, tries=3))
+    options = dataclasses.replace(SETTINGS.options, tries=3)
+    totals = _run(tts, jobs, tmp_path / "out", dataclasses.replace(SETTINGS, options=options))
     results, _ = _results(tmp_path / "out")
     tries = [line["tries"] for line in results.values()]
     assert max(tries) == 3

@@ -88,6 +88,19 @@ def test_takes_of_one_task_are_those_of_their_keys(ar):
     assert len({str(codes) for codes in together}) > 1
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_one_shot_sampler_computes_the_prefix_of_many_takes_once(ar, guidance):
+    """The codes are those of single takes."""
+    tasks = _tasks(3, takes=4)
+    jobs, keys = [task.job for task in tasks], jax.numpy.stack([task.keys for task in tasks])
+    sampling = Sampling(temperature=0.9, guidance=guidance)
+    together = sample_first_codebook(jobs, ar, keys.reshape(-1), sampling)
+    apart = [sample_first_codebook(jobs, ar, keys[:, n], sampling) for n in range(4)]
+    for i in range(3):
+        for n in range(4):
+            assert together[4 * i + n].codes.tolist() == apart[n][i].codes.tolist()
+
+
 def test_guidance_has_its_rows_beside_every_slot(ar):
     tasks = _tasks(5)
     sampling = Sampling(temperature=0.9, guidance=2.0)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from valle_jax.errors import UserError
 from valle_jax.inference.sampling import Sampling
@@ -44,11 +46,86 @@ def test_temperature_divides_the_logits():
         (Sampling(top_p=0.81), {0, 1, 2}),
         (Sampling(top_p=1e-6), {0}),  # the most probable code always stays
         (Sampling(top_k=3, top_p=0.6), {0, 1}),  # of the three that are left, 0.5 / 0.95 < 0.6
+        (Sampling(min_p=0.29), {0, 1, 2}),  # 0.15 / 0.5 = 0.3
+        (Sampling(min_p=0.31), {0, 1}),
+        (Sampling(min_p=1.0), {0}),
+        (Sampling(min_p=1e-30), {0, 1, 2, 3}),
     ],
 )
 def test_truncation_keeps_the_named_codes(sampling, kept):
     logits = np.log([0.5, 0.3, 0.15, 0.05])
     assert set(_draws(sampling, logits)) == kept
+
+
+def _kept_by_hand(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Which codes are left, float64 and one code after the other; assumes that none lies on a rule's border."""
+    logits = logits.astype(np.float64)
+    for code, bias in sampling.logit_bias:
+        logits[code] += bias
+    logits /= sampling.temperature
+    kept = np.ones(len(logits), bool)
+    order = np.argsort(-logits)
+    if sampling.top_k:
+        kept[order[sampling.top_k :]] = False
+    p = np.where(kept, np.exp(logits - logits.max()), 0)
+    p /= p.sum()
+    if sampling.top_p < 1:
+        reached = 0.0
+        for code in order:
+            assume(abs(reached - sampling.top_p) > 1e-5)
+            kept[code] &= reached < sampling.top_p
+            reached += p[code]
+    if sampling.min_p:
+        assume((np.abs(p / p.max() - sampling.min_p) > 1e-5).all())
+        kept &= p >= sampling.min_p * p.max()
+    return kept
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    # Distinct, so that no two codes tie; 12 is one shape for all.
+    st.permutations([0.5 * i for i in range(-6, 6)]),
+    st.sampled_from([0.3, 1.0, 2.0]),
+    st.integers(0, 13),
+    st.floats(0.01, 1.0),
+    st.floats(0.0, 1.0),
+    st.dictionaries(st.integers(-1, 10), st.floats(-9, 9).map(lambda x: round(4 * x) / 4 + 0.1), max_size=2),
+)
+def test_rules_keep_what_a_loop_over_the_codes_keeps(logits, temperature, top_k, top_p, min_p, bias):
+    sampling = Sampling(temperature, top_k, top_p, min_p, tuple(bias.items()))
+    biased = np.array(logits)
+    for code, added in bias.items():
+        biased[code] += added
+    assume(len(set(biased)) == len(biased))
+    left = np.asarray(sampling.truncate(jnp.asarray(logits, jnp.float32)[None]))[0]
+    expected = _kept_by_hand(np.array(logits), sampling)
+    np.testing.assert_array_equal(np.isfinite(left), expected)
+    assert expected[biased.argmax()]  # so never is everything excluded
+    np.testing.assert_allclose(left[expected], biased[expected] / temperature, rtol=1e-6)
+
+
+def test_bias_moves_single_codes_and_the_end():
+    logits = np.log([0.5, 0.3, 0.15, 0.05])
+    shares = np.bincount(_draws(Sampling(logit_bias=((0, -1e9), (-1, np.log(3)))), logits), minlength=4) / 4000
+    np.testing.assert_allclose(shares, np.array([0, 0.3, 0.15, 0.15]) / 0.6, atol=4 * 0.5 / 4000**0.5)
+    assert set(_draws(Sampling(temperature=0, logit_bias=((2, 5.0),)), logits)) == {2}
+    with pytest.raises(UserError, match="code 3 is not in -1 to 2"):
+        _draws(Sampling(logit_bias=((3, 1.0),)), logits)
+
+
+def test_biased_codes_stay_excluded_when_a_repetition_is_drawn_again():
+    sampling = Sampling(top_k=1, repetition_window=2, repetition_threshold=0.1, logit_bias=((1, -1e9),))
+    recent = jnp.zeros((1, 2), jnp.int32)
+    assert set(_draws(sampling, np.log([0.5, 0.3, 0.15, 0.05]), recent=recent)) == {0, 2, 3}
+
+
+def test_the_most_probable_end_ends_whatever_is_drawn():
+    often, seldom = np.log([0.35, 0.25, 0.4]), np.log([0.41, 0.25, 0.34])
+    assert set(_draws(Sampling(), often)) == {0, 1, 2}
+    assert set(_draws(Sampling(end_if_most_probable=True), often)) == {2}
+    assert set(_draws(Sampling(end_if_most_probable=True), seldom)) == {0, 1, 2}
+    forbidden = np.array([*often[:2], -np.inf])  # as before the shortest length
+    assert set(_draws(Sampling(end_if_most_probable=True), forbidden)) == {0, 1}
 
 
 def test_repetition_aware_sampling_leaves_the_nucleus_only_when_it_repeats():
@@ -72,7 +149,18 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"repetition_window": -1}]
+    "wrong",
+    [
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"logit_bias": ((1, float("-inf")),)},
+        {"logit_bias": ((1, 1.0), (1, 2.0))},
+        {"repetition_window": -1},
+    ],
 )
 def test_wrong_rules_are_refused(wrong):
     with pytest.raises(UserError):

@@ -33,6 +33,7 @@ MAX_HERTZ = 8_000
 # Added to the mel magnitudes before the logarithm (a full-scale sine has 0.5): background noise under about -55 dBFS
 # hardly shows, so it does not make the codes of pauses flicker.
 FLOOR = 5e-5
+DECIBELS = 20 / np.log(10)  # per unit of `log_mel`
 _PAD = (WINDOW - HOP) // 2  # centres a window on its frame's samples
 _BLOCK_FRAMES = 4096  # frames (55 s) coded at a time: bounds the memory of long recordings
 _MEL_INVERSION_STEPS = 30

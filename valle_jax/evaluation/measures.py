@@ -13,7 +13,7 @@ from valle_jax.evaluation.recognition import Recogniser, normalise
 from valle_jax.evaluation.sample import Figure, Sample, Values
 from valle_jax.evaluation.similarity import VoiceMeasure
 from valle_jax.evaluation.spectral import mel_cepstral_distortion, mel_distortion
-from valle_jax.evaluation.takes import SILENCE, problems
+from valle_jax.inference.takes import SILENCE, problems
 
 
 class WordErrors:
@@ -111,7 +111,7 @@ class BadTakes:
     """Share of takes with a problem, of any kind and of each, as `takes.problems` defines them."""
 
     name = "bad_takes"
-    _KINDS = ("no_end_of_speech", "silent", "too_short", "too_long", "loop")
+    _KINDS = ("no_end_of_speech", "silent", "long_silence", "too_short", "too_long", "loop")
     figures = (Figure("bad_takes", of="bad"), *(Figure(kind, of=kind) for kind in _KINDS))
 
     def measure(self, samples: Sequence[Sample]) -> list[Values]:

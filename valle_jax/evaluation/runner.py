@@ -16,13 +16,16 @@ from valle_jax.errors import UserError
 from valle_jax.evaluation.cache import Cache
 from valle_jax.evaluation.results import Measured, Row
 from valle_jax.evaluation.sample import Measure, Sample, Values
-from valle_jax.evaluation.systems import RERANKED_TAKES, SYSTEMS, Material, Said, System, Voice, rerank, resynthesise
+from valle_jax.evaluation.systems import RERANKED_TAKES, SYSTEMS, Material, Said, System, Voice, resynthesise
 from valle_jax.evaluation.trials import Trial, digest
+from valle_jax.inference.ranking import rerank
 from valle_jax.inference.synthesizer import Options, Synthesizer
 from valle_jax.version import __version__
 
 RERANK_WER, RERANK_SIM = "wer", "similarity_prompt_resynthesised"  # figures that the best take is chosen by
 CHUNK_BATCHES = 4  # of trials that are said before they are written: what a kill may lose
+# Options on which a single take does not depend.
+NO_MATTER = ("batch_size", "tries", "best_of", "rank_by", "recogniser", "speaker_model")
 MODEL_FILES = ("config.json", "vocabulary.json", "codec.json", "ar.safetensors", "nar.safetensors")
 Request = tuple[Trial, Trial]  # a trial, and what is asked for in its place
 
@@ -138,7 +141,7 @@ class Runner:
         identity = {"ground-truth": "", "codec": self._codec_hash}.get(system.plan, self.model_hash)
         decides: dict[str, Any] = {"plan": system.plan, "of": identity, "trial": dataclasses.asdict(request)}
         if identity == self.model_hash:
-            options = {k: v for k, v in dataclasses.asdict(self._options).items() if k != "batch_size"}
+            options = {k: v for k, v in dataclasses.asdict(self._options).items() if k not in NO_MATTER}
             decides |= {"options": options, "version": __version__, "language": self._language}
         if system.sampled:
             decides["seed"] = seed

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from valle_jax.codec.mel_rvq import log_mel
-
-DECIBELS = 20 / np.log(10)  # per natural logarithm of a magnitude
+from valle_jax.codec.mel_rvq import DECIBELS, log_mel
 
 
 def mel_distortion(reference: np.ndarray, other: np.ndarray) -> float:

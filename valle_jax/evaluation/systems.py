@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from valle_jax.inference.batching import Job, Take, sample_first_codebook
 from valle_jax.inference.synthesizer import CONTEXT_FRAMES, Options, Request, Synthesizer
 
 RERANKED_TAKES = 5
-RERANK_SIMILARITY = 0.3  # P2, section 4.1: takes below do not compete for the lowest word error rate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,15 +220,3 @@ SYSTEMS = {
         "control: text of another trial", "valle", _valle, "valle", request=_other_text, continues=False
     ),
 }
-
-
-def rerank(word_error_rates: Sequence[float], similarities: Sequence[float]) -> int:
-    """The take that P2 keeps of several: the lowest WER among those with SIM above 0.3, else the highest SIM.
-
-    A take without a similarity (NaN: nothing was said) is the last choice.
-    """
-    known = [-1.0 if math.isnan(similarity) else similarity for similarity in similarities]
-    similar = [i for i, similarity in enumerate(known) if similarity > RERANK_SIMILARITY]
-    if similar:
-        return min(similar, key=lambda i: (word_error_rates[i], -known[i]))
-    return max(range(len(known)), key=known.__getitem__)

@@ -15,19 +15,14 @@ import pathlib
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from valle_jax.audio import write_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.takes import problems
-from valle_jax.inference.batching import Job, Take
+from valle_jax.inference.batching import Job, Take, take_keys
 from valle_jax.inference.engine import Engine, Task
 from valle_jax.inference.manifest import BadLine, BatchJob, Results, check_ids, read_jobs
-from valle_jax.inference.synthesizer import Options, Request, Synthesizer
+from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
 from valle_jax.inference.voice import Voice, find_voice
 
 KNOWN_VOICES = 256  # encoded prompts that are kept
@@ -40,10 +35,9 @@ class Settings:
     """How a batch is run.
 
     Attributes:
-      options: how everything is said; `best_of` takes are drawn of each, `batch_size` utterances are filled at a time.
+      options: how everything is said; its `batch_size` utterances are filled in at a time.
       slots: utterances that are drawn side by side.
       max_tokens: of prompt, texts and speech together.
-      tries: how often a job is drawn until its take is no bad one.
       seed: of jobs that name none.
       suffix: of the audio files: .wav, .flac or .ogg.
       voices: folder of stored voices; None: the user's.
@@ -53,7 +47,6 @@ class Settings:
     options: Options
     slots: int = 16
     max_tokens: int = 2048
-    tries: int = 3
     seed: int = 0
     suffix: str = ".wav"
     voices: str | None = None
@@ -90,7 +83,8 @@ class _Try:
 
     job: BatchJob
     utterance: Job
-    number: int
+    seed: int
+    number: int = 0
 
 
 class Batch:
@@ -134,7 +128,7 @@ class Batch:
         )
         self._again: collections.deque[_Try] = collections.deque()
         self._drawing: dict[str, _Try] = {}
-        self._filled: list[tuple[_Try, Take]] = []
+        self._drawn: list[tuple[_Try, list[Take]]] = []
         self._voice = functools.lru_cache(maxsize=KNOWN_VOICES)(self._encode)
         self.totals = Totals()
 
@@ -149,9 +143,8 @@ class Batch:
         group = 2 * self._settings.options.batch_size
         while True:
             for task, takes in self._engine.run(self._tasks(fresh)):
-                take = max(takes, key=lambda take: (take.finished, take.log_probability))
-                self._filled.append((self._drawing.pop(task.name), take))
-                if len(self._filled) >= group:
+                self._drawn.append((self._drawing.pop(task.name), takes))
+                if len(self._drawn) >= group:
                     self._finish()
                     progress(self.totals)
             self._finish()
@@ -166,13 +159,11 @@ class Batch:
             attempt = self._again.popleft() if self._again else next(fresh, None)
             if attempt is None:
                 return
-            seed = self._settings.seed if attempt.job.seed is None else attempt.job.seed
-            key = jax.random.key(seed)
-            for part in (zlib.crc32(attempt.job.id.encode()), attempt.number):
-                key = jax.random.fold_in(key, part)
+            takes = self._settings.options.takes(attempt.number)
+            keys = take_keys(attempt.seed, [zlib.crc32(attempt.job.id.encode())], takes)[0]
             name = str(attempt.job.line)
             self._drawing[name] = attempt
-            yield Task(name, attempt.utterance, jax.random.split(key, self._settings.options.best_of))
+            yield Task(name, attempt.utterance, keys)
 
     def _fresh(self) -> Iterator[_Try]:
         """The jobs of the file, a window at a time, in it sorted by length: alike prefixes are computed together."""
@@ -184,7 +175,8 @@ class Batch:
                     self._fail(line.line, line.id, line.reason)
                     continue
                 try:
-                    attempts.append(_Try(line, self._utterance(line), 0))
+                    seed = self._settings.seed if line.seed is None else line.seed
+                    attempts.append(_Try(line, self._utterance(line), seed))
                 except UserError as error:
                     self._fail(line.line, line.id, str(error))
             yield from sorted(attempts, key=lambda attempt: -attempt.utterance.prefix_length)
@@ -205,32 +197,31 @@ class Batch:
 
     def _finish(self) -> None:
         """Fills in, decodes and judges what was drawn, in batches of like length."""
-        self._filled.sort(key=lambda item: item[0].utterance.prefix_length + len(item[1].codes))
-        size = self._settings.options.batch_size
-        for start in range(0, len(self._filled), size):
-            some = self._filled[start : start + size]
+        self._drawn.sort(key=lambda item: item[0].utterance.prefix_length + len(item[1][0].codes))
+        options = self._settings.options
+        for start in range(0, len(self._drawn), options.batch_size):
+            some = self._drawn[start : start + options.batch_size]
             utterances = [attempt.utterance for attempt, _ in some]
-            codes = self._tts.fill(utterances, [take.codes[:, 0] for _, take in some], self._settings.options)
-            takes = [dataclasses.replace(take, codes=c) for (_, take), c in zip(some, codes, strict=True)]
-            for (attempt, _), audio in zip(some, self._tts.decode(utterances, takes), strict=True):
-                found = problems(audio.samples, audio.sample_rate, attempt.job.text, finished=audio.info["finished"])
-                if found and attempt.number + 1 < self._settings.tries:
+            audios = self._tts.finish(utterances, [takes for _, takes in some], options=options)
+            for (attempt, _), audio in zip(some, audios, strict=True):
+                if audio.info["problems"] and attempt.number + 1 < options.tries:
                     self._again.append(dataclasses.replace(attempt, number=attempt.number + 1))
                 else:
-                    self._write(attempt, audio.samples, audio.sample_rate, {**audio.info, "problems": found})
-        self._filled.clear()
+                    self._write(attempt, audio)
+        self._drawn.clear()
 
-    def _write(self, attempt: _Try, samples: np.ndarray, sample_rate: int, info: dict[str, Any]) -> None:
+    def _write(self, attempt: _Try, audio: Audio) -> None:
         """The audio, then the line that makes the job done."""
         path = self._out / AUDIO / f"{attempt.job.id}{self._settings.suffix}"
         part = path.with_name(f".{attempt.job.id}.part{self._settings.suffix}")
-        write_audio(part, samples, sample_rate)
+        audio.save(part)
         part.replace(path)
         self.totals.done += 1
-        self.totals.with_problems += bool(info["problems"])
-        self.totals.audio_seconds += info["seconds"]
-        record = {"id": attempt.job.id, "audio": str(path.relative_to(self._out)), **info}
-        record |= {"tries": attempt.number + 1, "real_time_factor": round(self.totals.real_time_factor, 4)}
+        self.totals.with_problems += bool(audio.info["problems"])
+        self.totals.audio_seconds += audio.info["seconds"]
+        record = {"id": attempt.job.id, "audio": str(path.relative_to(self._out)), **audio.info}
+        record |= {"seed": attempt.seed, "tries": attempt.number + 1}
+        record["real_time_factor"] = round(self.totals.real_time_factor, 4)
         self._results.append(attempt.job.line, record)
 
     def _fail(self, line: int, name: str, reason: str) -> None:

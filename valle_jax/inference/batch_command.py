@@ -9,7 +9,7 @@ from typing import Literal
 import tqdm
 import tyro
 
-from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.request import Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +37,10 @@ class BatchCommand:
     """Utterances that are drawn side by side; with --mesh a multiple of its data axis."""
     max_tokens: int = 2048
     """Of prompt, texts and speech of one job; memory and time of every step grow with it."""
-    tries: int = 3
-    """How often a job is drawn until its take is no bad one."""
-    best_of: int = 1
-    """Takes of every try, of which the most probable finished one is kept."""
     seed: int = 0
     """Of the random draws of jobs that name none."""
-    nar_temperature: float = 0.0
-    """As for `valle synthesize`."""
-    nar_guidance: float = 1.0
-    """As for `valle synthesize`."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
-    """The decoding rules."""
+    speaking: tyro.conf.OmitArgPrefixes[Options] = Options()
+    """How everything is said."""
     mesh: str | None = None
     """Chips of this host, such as data=4,tensor=2; default: one chip."""
     shard_index: int | None = None
@@ -65,21 +57,14 @@ class BatchCommand:
         """Does the jobs and prints what came of them as one line of JSON."""
         from data_prep.tasks import which_task
         from valle_jax.inference.batch import Batch, Settings, Totals
-        from valle_jax.inference.synthesizer import Options, Synthesizer
+        from valle_jax.inference.synthesizer import Synthesizer
         from valle_jax.parallel.mesh import make_mesh, parse_mesh
 
         part, parts = which_task(self.shard_index, self.num_shards)
-        options = Options(
-            sampling=self.sampling,
-            best_of=self.best_of,
-            nar_temperature=self.nar_temperature,
-            nar_guidance=self.nar_guidance,
-        )
         settings = Settings(
-            options,
+            self.speaking,
             slots=self.slots,
             max_tokens=self.max_tokens,
-            tries=self.tries,
             seed=self.seed,
             suffix=f".{self.format}",
             voices=self.voices,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -27,6 +28,9 @@ class Job:
       prompt_tokens: how many of the text's tokens, with what separates them, are the prompt's transcript; 0 where
         prompt and text are one utterance.
       language: of the text, for models with language embeddings.
+      expected_frames: length that the prompt's speaking rate predicts; None: not known.
+      words: the text as it was written, by which takes are judged; None: not known.
+      unknown: phoneme symbols, of the prompt's transcript and of the text, that the model has no token for.
     """
 
     text: np.ndarray
@@ -35,6 +39,14 @@ class Job:
     max_frames: int
     prompt_tokens: int = 0
     language: int = 0
+    expected_frames: int | None = None
+    words: str | None = None
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def continues(self) -> bool:
+        """Whether the text begins with what the prompt says (VALL-E-continual)."""
+        return self.prompt_tokens == 0 and len(self.prompt_codes) > 0
 
     @property
     def prefix_length(self) -> int:
@@ -55,6 +67,23 @@ class Take:
     codes: np.ndarray
     finished: bool
     log_probability: float
+
+
+PLAUSIBLE_RATIO = 1.5  # speech is no more than so many times longer or shorter than its prompt's rate predicts
+
+
+def most_probable(job: Job, takes: Sequence[Take]) -> Take:
+    """The best take by its codes: one that ended by itself, of a plausible length, of the highest log-probability.
+
+    A length is plausible within a factor of `PLAUSIBLE_RATIO` of what the prompt's speaking rate predicts.
+    """
+
+    def order(take: Take) -> tuple[bool, bool, float]:
+        expected, length = job.expected_frames or len(take.codes), len(take.codes)
+        plausible = expected <= PLAUSIBLE_RATIO * length and length <= PLAUSIBLE_RATIO * expected
+        return take.finished, plausible, take.log_probability
+
+    return max(takes, key=order)
 
 
 def bucket(length: int, smallest: int = 64) -> int:
@@ -144,24 +173,43 @@ def _chunks(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[list[int]
         yield indices, 1 << (len(indices) - 1).bit_length()
 
 
+def take_keys(seed: int, utterances: Sequence[int], takes: range) -> jax.Array:
+    """Keys [utterances, takes]: that of take n of utterance i follows from the seed, i and n alone."""
+    fold_in = jax.random.fold_in
+    of_utterance = jax.vmap(fold_in, (None, 0))(jax.random.key(seed), np.asarray(utterances, np.uint32))
+    return jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(of_utterance, np.arange(takes.start, takes.stop))
+
+
 def sample_first_codebook(
     jobs: Sequence[Job], ar: tuple[Decoder, Params], keys: jax.Array, sampling: Sampling, batch_size: int = 16
 ) -> list[Take]:
-    """Draws codebook 1 of all jobs, in batches of similar length; `keys` are one random key per job."""
-    takes: dict[int, Take] = {}
-    for indices, size in _chunks([job.prefix_length + job.max_frames for job in jobs], batch_size):
+    """Draws codebook 1 of N takes of every job, one after the other, in batches of jobs of similar length.
+
+    `keys` [jobs N] are the takes' random keys. The prefix of a job is computed once for all its takes, which are drawn
+    side by side; `batch_size` counts takes.
+    """
+    if not jobs:
+        return []
+    takes: dict[int, list[Take]] = {}
+    keys_JN = keys.reshape(len(jobs), -1)
+    n_takes = keys_JN.shape[1]
+    lengths = [job.prefix_length + job.max_frames for job in jobs]
+    for indices, size in _chunks(lengths, max(1, batch_size // n_takes)):
         chosen = indices + indices[:1] * (size - len(indices))  # filled up, so that its size does not recompile
         rows = [jobs[i] for i in chosen]
         limits = np.array([[job.min_frames, job.max_frames] for job in rows], np.int32)
         limits[len(indices) :] = 0  # the filling rows never keep the loop running
         most = bucket(int(limits.max()))
         prefixes = ar_batch(rows, ar[0])
-        out = generate_ar(*ar, prefixes, keys[np.array(chosen)], *limits.T, sampling=sampling, max_frames=most)
+        keys = keys_JN[np.array(chosen)].reshape(-1)
+        out = generate_ar(*ar, prefixes, keys, *limits.T, sampling=sampling, max_frames=most)
         out = jax.device_get(out)
         for row, i in enumerate(indices):
-            codes = out.codes[row, : out.length[row], None]
-            takes[i] = Take(codes, bool(out.finished[row]), float(out.log_probability[row]))
-    return [takes[i] for i in range(len(jobs))]
+            takes[i] = [
+                Take(out.codes[r, : out.length[r], None], bool(out.finished[r]), float(out.log_probability[r]))
+                for r in range(row * n_takes, (row + 1) * n_takes)
+            ]
+    return [take for i in range(len(jobs)) for take in takes[i]]
 
 
 def fill_codebooks(
@@ -198,15 +246,12 @@ def generate(
     batch_size: int = 16,
     filling: Filling = MOST_PROBABLE,
 ) -> list[Take]:
-    """The best take of every job: finished ones go first, then the highest mean log-probability.
+    """The most probable take (`most_probable`) of every job.
 
     `keys` [jobs, N] are the random keys of the N takes of each job. The NAR only sees the best takes; for
     `filling` see `generate_nar`.
     """
-    n_takes = keys.shape[1]
-    repeated = [job for job in jobs for _ in range(n_takes)]
-    takes = sample_first_codebook(repeated, ar, keys.reshape(-1), sampling, batch_size)
-    groups = (takes[i : i + n_takes] for i in range(0, len(takes), n_takes))
-    best = [max(group, key=lambda take: (take.finished, take.log_probability)) for group in groups]
+    drawn = iter(sample_first_codebook(jobs, ar, keys.reshape(-1), sampling, batch_size))
+    best = [most_probable(job, list(itertools.islice(drawn, keys.shape[1]))) for job in jobs]
     filled = fill_codebooks(jobs, [take.codes[:, 0] for take in best], nar, batch_size, filling)
     return [dataclasses.replace(take, codes=codes) for take, codes in zip(best, filled, strict=True)]

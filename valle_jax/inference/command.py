@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 import tqdm
@@ -12,9 +13,9 @@ import tyro
 from valle_jax.audio import audio_writer, check_writable
 from valle_jax.errors import UserError
 from valle_jax.inference.long_text import Reading, fits, synthesize_long
-from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.request import Options
 from valle_jax.inference.streaming import Pace
-from valle_jax.inference.synthesizer import Options, Synthesizer
+from valle_jax.inference.synthesizer import Synthesizer
 from valle_jax.inference.voice import SUFFIX, Voice, find_voice
 
 
@@ -24,6 +25,9 @@ class Synthesize:
 
     Example: valle synthesize --model MODEL_DIR --text "seven two one" --prompt voice.wav
     --prompt-text "three five" --out speech.wav
+
+    Example: valle synthesize --model MODEL_DIR --text "The whole sentence that voice.wav begins." --prompt voice.wav
+    --continual --out rest.wav
     """
 
     model: str
@@ -36,20 +40,16 @@ class Synthesize:
     """Audio file of the voice, about 3 seconds."""
     prompt_text: str | None = None
     """What the prompt says."""
+    continual: bool = False
+    """The prompt is the beginning of the text (VALL-E-continual): what is written goes on from it."""
     voice: str | None = None
     """Stored voice to use instead of a prompt (`valle voice`): its name, or its file."""
     language: str = "en-us"
     """Language of both texts, as espeak-ng names it."""
     seed: int = 0
     """Of the random draws."""
-    best_of: int = 1
-    """Takes to draw, of which the most probable finished one is kept."""
-    nar_temperature: float = 0.0
-    """0: the NAR's most probable codes; above, those nearest to the expected vectors: for models trained little."""
-    nar_guidance: float = 1.0
-    """Above 1 the NAR keeps closer to the voice of the prompt: for models trained little."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
-    """The decoding rules."""
+    speaking: tyro.conf.OmitArgPrefixes[Options] = Options()
+    """How it is said."""
     stream: bool = False
     """Write the audio in chunks, while it is being drawn."""
     pace: Pace = Pace()
@@ -64,29 +64,25 @@ class Synthesize:
     def run(self) -> None:
         """Writes the audio and prints what came out as one line of JSON."""
         check_writable(self.out)
-        voice = self._prompt()
+        prompt = self._prompt()
         tts = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
-        if isinstance(voice, str):
-            voice = tts.voice(voice, self.prompt_text or "")
-        options = Options(
-            sampling=self.sampling,
-            best_of=self.best_of,
-            nar_temperature=self.nar_temperature,
-            nar_guidance=self.nar_guidance,
-        )
-        if self.long or not fits(tts, self.text, voice):
+        if isinstance(prompt, str) and not self.continual:
+            prompt = tts.voice(prompt, self.prompt_text or "")
+        if isinstance(prompt, Voice) and (self.long or not fits(tts, self.text, prompt)):
             if self.stream:
                 raise UserError("--stream is for texts that the model can say at once: leave it out, or split the text")
-            info = self._say_long(tts, voice, options)
+            info = self._say_long(tts, prompt)
         elif self.stream:
-            info = self._stream(tts, voice, options)
+            info = self._stream(tts, prompt)
         else:
-            audio = tts.synthesize(self.text, prompt=voice, seed=self.seed, options=options)
+            audio = tts.synthesize(self.text, prompt=prompt, seed=self.seed, options=self.speaking)
             audio.save(self.out)
             info = audio.info
+        if info["problems"]:
+            print(f"valle synthesize: warning: {self.out} has {', '.join(info['problems'])}", file=sys.stderr)
         print(json.dumps({"out": self.out, **info}))
 
-    def _say_long(self, tts: Synthesizer, voice: Voice, options: Options) -> dict[str, Any]:
+    def _say_long(self, tts: Synthesizer, voice: Voice) -> dict[str, Any]:
         """Says the text piece by piece and returns the info."""
         with tqdm.tqdm(desc="synthesize", unit=" pieces") as bar:
 
@@ -95,16 +91,16 @@ class Synthesize:
                 bar.update(done - bar.n)
 
             audio = synthesize_long(
-                tts, self.text, voice=voice, seed=self.seed, options=options, reading=self.reading, progress=show
+                tts, self.text, voice=voice, seed=self.seed, options=self.speaking, reading=self.reading, progress=show
             )
         audio.save(self.out)
         return audio.info
 
-    def _stream(self, tts: Synthesizer, voice: Voice, options: Options) -> dict[str, Any]:
+    def _stream(self, tts: Synthesizer, prompt: str | Voice) -> dict[str, Any]:
         """Writes the text while it is being drawn and returns the info."""
         info: dict[str, Any] = {}
         with audio_writer(self.out, tts.codec.info.sample_rate) as append:
-            for chunk in tts.stream(self.text, prompt=voice, seed=self.seed, options=options, pace=self.pace):
+            for chunk in tts.stream(self.text, prompt=prompt, seed=self.seed, options=self.speaking, pace=self.pace):
                 append(chunk.samples)
                 info = chunk.info or info
         return info
@@ -112,9 +108,13 @@ class Synthesize:
     def _prompt(self) -> str | Voice:
         """The recording or the stored voice."""
         if self.voice is not None:
-            if self.prompt is not None or self.prompt_text is not None:
-                raise UserError("--voice knows what it says: leave out --prompt and --prompt-text")
+            if self.prompt is not None or self.prompt_text is not None or self.continual:
+                raise UserError("--voice knows what it says: leave out --prompt, --prompt-text and --continual")
             return Voice.load(self.voice) if self.voice.endswith(SUFFIX) else find_voice(self.voice)
-        if self.prompt is None or self.prompt_text is None:
-            raise UserError("give --prompt and --prompt-text, or --voice")
+        if self.continual and (self.prompt_text is not None or self.long):
+            raise UserError(
+                "--continual goes on from words that --text begins with: leave out --prompt-text and --long"
+            )
+        if self.prompt is None or (self.prompt_text is None and not self.continual):
+            raise UserError("give --prompt and --prompt-text (or --continual), or --voice")
         return self.prompt

@@ -44,14 +44,14 @@ def generate_ar(
     decoder: Decoder,
     params: Params,
     batch: dict[str, jax.Array],
-    keys_B: jax.Array,
+    keys: jax.Array,
     min_frames_B: jax.Array,
     max_frames_B: jax.Array,
     *,
     sampling: Sampling,
     max_frames: int,
 ) -> Generated:
-    """Draws codebook 1 behind each row's prompt until its end of speech.
+    """Draws codebook 1 of N takes behind each row's prompt until their ends of speech. The prefix is computed once.
 
     A step gives the G codes of a group (`model.group_size`), drawn in order, each from a distribution of its own. End
     of speech is drawn in the first place of a group only, which is where training puts it.
@@ -61,7 +61,7 @@ def generate_ar(
       params: its parameters.
       batch: one segment per row, padded on the right: token int32 [B, T G], kind, segment, position, int32 [B, T]; it
         ends with the last frames of the acoustic prompt (or with the token before the first where there is no prompt).
-      keys_B: one random key per row.
+      keys: [B N], one random key per take; the N takes of a row lie side by side, here and in what is generated.
       min_frames_B: int32 [B], end of speech is not drawn before.
       max_frames_B: int32 [B], drawing stops there, with `finished` False.
       sampling: the decoding rules.
@@ -70,19 +70,22 @@ def generate_ar(
     model = decoder.bind(params)
     assert isinstance(model, ARDecoder)
     layers = model.unstack()
+    n_takes = len(keys) // len(batch["segment"])
+    slots = prefill(
+        model,
+        batch,
+        keys[::n_takes],
+        min_frames_B,
+        max_frames_B,
+        sampling=sampling,
+        capacity=batch["segment"].shape[1] + -(-max_frames // decoder.config.codes_per_step),
+        max_frames=max_frames,
+    )
+    if n_takes > 1:
+        slots = jax.tree.map(lambda x: jnp.repeat(x, n_takes, axis=0), slots)
+        slots = dataclasses.replace(slots, keys=keys)
     slots = jax.lax.while_loop(
-        lambda slots: slots.live.any(),
-        lambda slots: draw(model, layers, sampling, slots),
-        prefill(
-            model,
-            batch,
-            keys_B,
-            min_frames_B,
-            max_frames_B,
-            sampling=sampling,
-            capacity=batch["segment"].shape[1] + -(-max_frames // decoder.config.codes_per_step),
-            max_frames=max_frames,
-        ),
+        lambda slots: slots.live.any(), lambda slots: draw(model, layers, sampling, slots), slots
     )
     return Generated(slots.codes, slots.length, slots.finished, slots.mean_log_probability)
 

@@ -1,11 +1,19 @@
-"""Decoding rules: how the next code is drawn from the logits. Each is a frozen dataclass; they compose in order."""
+"""Decoding rules: how the next code is drawn from the logits. `Sampling` composes small frozen dataclasses.
+
+A rule maps logits [B, V] to logits [B, V] with what it excludes at -inf, and leaves at least one code in every row. The
+last of the V is the end of speech.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from valle_jax.errors import UserError
 
@@ -15,14 +23,118 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+class Rule(Protocol):
+    """Logits to logits; hashable, because it is part of a compiled program."""
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """The same shape; what is excluded at -inf."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bias:
+    """Adds to the logits of single codes."""
+
+    pairs: tuple[tuple[int, float], ...]
+
+    def __post_init__(self):
+        codes = [code for code, _ in self.pairs]
+        _require(len(set(codes)) == len(codes), f"logit_bias {self.pairs} names a code twice")
+        # Finite, so that they cannot exclude all codes together; -1e9 excludes a code as long as there is another.
+        _require(all(abs(bias) <= 1e9 for _, bias in self.pairs), f"logit_bias {self.pairs} must be in -1e9 to 1e9")
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """UserError for a code that there is not."""
+        V = logits_BV.shape[-1]
+        added_V = np.zeros(V, np.float32)
+        for code, bias in self.pairs:
+            _require(-1 <= code < V - 1, f"logit_bias: code {code} is not in -1 to {V - 2}")
+            added_V[code] = bias
+        return logits_BV + added_V[None] if self.pairs else logits_BV
+
+
+@dataclasses.dataclass(frozen=True)
+class Temperature:
+    """Divides the logits; 0 is the limit, which leaves the most probable code."""
+
+    temperature: float
+
+    def __post_init__(self):
+        _require(0 <= self.temperature < math.inf, f"temperature {self.temperature} must not be negative")
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """Scaled, or only the most probable."""
+        return logits_BV / self.temperature if self.temperature else TopK(1)(logits_BV)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK:
+    """Keeps the k most probable codes, and those as probable as the last of them."""
+
+    k: int
+
+    def __post_init__(self):
+        _require(self.k >= 0, f"top_k {self.k} must not be negative")
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """All where k is 0 or there are no more than k."""
+        if not 0 < self.k < logits_BV.shape[-1]:
+            return logits_BV
+        return _at_least(logits_BV, jax.lax.top_k(logits_BV, self.k)[0][:, -1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class TopP:
+    """Nucleus sampling (Holtzman et al., 2020): keeps the most probable codes that together reach p."""
+
+    p: float
+
+    def __post_init__(self):
+        _require(0 < self.p <= 1, f"top_p {self.p} must be in (0, 1]")
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """The most probable code always stays."""
+        if self.p == 1:
+            return logits_BV
+        ordered_BV, _ = jax.lax.top_k(logits_BV, logits_BV.shape[-1])
+        probability_BV = jax.nn.softmax(ordered_BV, axis=-1)
+        above_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # mass of the codes above each
+        return _at_least(logits_BV, jnp.where(above_BV < self.p, ordered_BV, jnp.inf).min(-1, keepdims=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class MinP:
+    """Keeps the codes at least p times as probable as the most probable one (Nguyen et al., 2024)."""
+
+    p: float
+
+    def __post_init__(self):
+        _require(0 <= self.p <= 1, f"min_p {self.p} must be in [0, 1]")
+
+    def __call__(self, logits_BV: jax.Array) -> jax.Array:
+        """The most probable code always stays."""
+        if self.p == 0:
+            return logits_BV
+        return _at_least(logits_BV, logits_BV.max(-1, keepdims=True) + math.log(self.p))
+
+
+def _at_least(logits_BV: jax.Array, lowest_B1: jax.Array) -> jax.Array:
+    return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """How codes are drawn. Hashable: it is a static argument of the compiled sampler.
+
+    `logit_bias`, `temperature`, `top_k`, `top_p` and `min_p` are `rules`, applied in this order.
 
     Attributes:
       temperature: divides the logits; 0 takes the most probable code.
       top_k: keep the k most probable codes; 0 keeps all.
       top_p: keep the most probable codes that together reach this probability (nucleus sampling); 1 keeps all.
+      min_p: keep the codes at least this many times as probable as the most probable one; 0 keeps all.
+      logit_bias: pairs of a code and what is added to its logit, in -1e9 to 1e9; code -1 is the end of speech.
+      end_if_most_probable: end also where the end of speech is the most probable code although another one was drawn,
+        as VALL-E-X and lifeiteng/vall-e do: fewer takes run on, some end early. The papers only draw.
       repetition_window: K of repetition-aware sampling (P2, section 3.3): a drawn code whose share among the last K
         codes exceeds `repetition_threshold` is drawn again from the full distribution; 0 switches it off (P2: 10).
       repetition_threshold: t_r (P2: 0.1).
@@ -34,15 +146,27 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    end_if_most_probable: bool = False
     repetition_window: int = 0
     repetition_threshold: float = 0.1
     guidance: float = 1.0
 
     def __post_init__(self):
-        _require(self.temperature >= 0, f"temperature {self.temperature} must not be negative")
-        _require(self.top_k >= 0, f"top_k {self.top_k} must not be negative")
-        _require(0 < self.top_p <= 1, f"top_p {self.top_p} must be in (0, 1]")
+        assert self.rules  # each checks itself
         _require(self.repetition_window >= 0, f"repetition_window {self.repetition_window} must not be negative")
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """In the order in which they are applied."""
+        return (
+            Bias(self.logit_bias),
+            Temperature(self.temperature),
+            TopK(self.top_k),
+            TopP(self.top_p),
+            MinP(self.min_p),
+        )
 
     @property
     def guided(self) -> bool:
@@ -50,18 +174,8 @@ class Sampling:
         return self.guidance != 1.0
 
     def truncate(self, logits_BV: jax.Array) -> jax.Array:
-        """Temperature, then top-k, then top-p: logits [B, V] with the excluded codes at -inf."""
-        logits_BV = logits_BV / self.temperature
-        V = logits_BV.shape[-1]
-        if (self.top_k == 0 or self.top_k >= V) and self.top_p == 1.0:
-            return logits_BV
-        kept_BK, _ = jax.lax.top_k(logits_BV, min(self.top_k or V, V))
-        if self.top_p < 1.0:
-            probability_BK = jax.nn.softmax(kept_BK, axis=-1)
-            before_BK = jnp.cumsum(probability_BK, axis=-1) - probability_BK  # mass of the codes above each
-            kept_BK = jnp.where(before_BK < self.top_p, kept_BK, jnp.inf)  # the most probable code always stays
-        lowest_B1 = kept_BK.min(-1, keepdims=True)
-        return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+        """All rules, one after the other."""
+        return functools.reduce(lambda logits, rule: rule(logits), self.rules, logits_BV)
 
     def draw(self, logits_BV: jax.Array, keys_B: jax.Array, recent_BK: jax.Array) -> jax.Array:
         """Draws one code per row.
@@ -74,12 +188,16 @@ class Sampling:
         Returns:
           Codes int32 [B].
         """
-        if self.temperature == 0:
-            return logits_BV.argmax(-1).astype(jnp.int32)
         categorical = jax.vmap(jax.random.categorical)
+        full_BV = Bias(self.logit_bias)(logits_BV)
+        most_probable_B = full_BV.argmax(-1).astype(jnp.int32)
+        if self.temperature == 0:
+            return most_probable_B
         code_B = categorical(keys_B, self.truncate(logits_BV)).astype(jnp.int32)
         if self.repetition_window:
             share_B = (recent_BK == code_B[:, None]).mean(-1)
-            again_B = categorical(jax.vmap(jax.random.fold_in, (0, None))(keys_B, 1), logits_BV).astype(jnp.int32)
+            again_B = categorical(jax.vmap(jax.random.fold_in, (0, None))(keys_B, 1), full_BV).astype(jnp.int32)
             code_B = jnp.where(share_B > self.repetition_threshold, again_B, code_B)
+        if self.end_if_most_probable:
+            code_B = jnp.where(most_probable_B == logits_BV.shape[-1] - 1, most_probable_B, code_B)
         return code_B

@@ -18,10 +18,10 @@ import numpy as np
 
 from valle_jax.codec.base import StreamingCodec
 from valle_jax.errors import UserError
-from valle_jax.evaluation.takes import problems
 from valle_jax.inference.batching import Job, ar_batch, bucket
 from valle_jax.inference.decoding import Slots, draw, prefill
 from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.takes import problems
 from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import ARDecoder
 
@@ -151,7 +151,13 @@ def _chunks(
         "seconds": len(samples) / chunk.sample_rate,
         "finished": bool(finished[0]),
         "log_probability": float(slots.mean_log_probability[0]),
-        "problems": problems(samples, chunk.sample_rate, text, finished=bool(finished[0])),
+        "problems": problems(
+            samples,
+            chunk.sample_rate,
+            text,
+            finished=bool(finished[0]),
+            seconds_before=len(job.prompt_codes) / tts.codec.info.frames_per_second if job.continues else 0.0,
+        ),
         "seed": seed,
         "first_audio_seconds": first_audio_seconds,
     }

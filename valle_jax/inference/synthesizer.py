@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from valle_jax.audio import read_audio, write_audio
+from valle_jax.audio import read_audio
 from valle_jax.codec import get_codec
 from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, fill_codebooks, generate
+from valle_jax.inference.batching import Job, Take, fill_codebooks, most_probable, sample_first_codebook, take_keys
 from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
-from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.ranking import choose
+from valle_jax.inference.request import Audio, Options, Request
 from valle_jax.inference.streaming import CONTEXT_FRAMES, AudioChunk, Pace, stream
+from valle_jax.inference.takes import problems
 from valle_jax.inference.voice import Voice
 from valle_jax.model import build
 from valle_jax.text.token_table import TokenTable
@@ -27,79 +30,6 @@ from valle_jax.text.token_table import TokenTable
 MIN_PROMPT_SECONDS = 0.5
 SILENCE = 1e-3  # peak amplitude below which a prompt is called silent
 SYMBOLS_PER_SECOND = 14  # phonemes, stresses and spaces of read English: the rate of a prompt without a transcript
-
-
-@dataclasses.dataclass(frozen=True)
-class Audio:
-    """Synthesised speech.
-
-    Attributes:
-      samples: float32 [samples] in [-1, 1].
-      sample_rate: samples per second.
-      info: `frames`, `seconds`, `finished` (ended by end of speech), `log_probability` (mean per code), `problems`
-        (list of names, empty for a good take), `seed`.
-      codes: int32 [frames, codebooks].
-    """
-
-    samples: np.ndarray
-    sample_rate: int
-    info: dict[str, Any]
-    codes: np.ndarray
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the audio, in the format that the suffix names."""
-        write_audio(path, self.samples, self.sample_rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to say, and in whose voice.
-
-    Attributes:
-      text: what to say.
-      prompt: about 3 seconds of the voice: an audio file, float32 [samples] at the codec's sample rate, or a stored
-        voice, which knows what it says.
-      prompt_text: what the prompt says; None: `text` is the whole of an utterance that the prompt begins, and the
-        model goes on from there (VALL-E-continual: P1, section 5.1).
-    """
-
-    text: str
-    prompt: str | os.PathLike[str] | np.ndarray | Voice
-    prompt_text: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to say it.
-
-    Attributes:
-      sampling: the decoding rules.
-      min_rate_ratio: shortest speech allowed, as a share of what the prompt's speaking rate predicts for the text
-        (without its transcript: `SYMBOLS_PER_SECOND`).
-      max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
-      best_of: takes per request; finished ones go first, then the highest mean log-probability.
-      nar_temperature: 0 takes the NAR's most probable codes; above, those nearest to the expected vectors: see
-        `Filling`.
-      nar_guidance: above 1, the NAR keeps closer to the voice of the prompt, for twice the work: see `Filling`.
-      batch_size: takes that are generated side by side.
-    """
-
-    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95)
-    min_rate_ratio: float = 0.5
-    max_rate_ratio: float = 2.5
-    best_of: int = 1
-    nar_temperature: float = 0.0
-    nar_guidance: float = 1.0
-    batch_size: int = 16
-
-    def __post_init__(self):
-        for name in ("best_of", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.nar_temperature < 0:
-            raise UserError(f"nar_temperature {self.nar_temperature} must not be negative")
-        if not 0 <= self.min_rate_ratio <= self.max_rate_ratio:
-            raise UserError(f"rate ratios {self.min_rate_ratio} and {self.max_rate_ratio} are not from low to high")
 
 
 class Synthesizer:
@@ -175,17 +105,31 @@ class Synthesizer:
         options: Options = Options(),
         first: int = 0,
     ) -> list[Audio]:
-        """Says many texts; utterance i draws from the key (seed, first + i, take), whatever its neighbours."""
+        """Says many texts; take n of utterance i draws from the key (seed, first + i, n), whatever its neighbours.
+
+        Bad takes are drawn again, `options.tries` times in all; what is bad even then says so in `info["problems"]`.
+        """
         jobs = self.jobs(requests, options)
-        takes = self.generate(jobs, seed=seed, options=options, first=first)
-        return self.decode(jobs, takes, seed=seed)
+        audios: dict[int, Audio] = {}
+        again = list(range(len(jobs)))
+        for number in range(options.tries):
+            if not again:
+                break
+            some, ids = [jobs[i] for i in again], [first + i for i in again]
+            takes = self.draw(some, ids, seed=seed, options=options, number=number)
+            tried = self.finish(some, takes, options=options, seed=seed)
+            for audio in tried:
+                audio.info["tries"] = number + 1
+            audios |= zip(again, tried, strict=True)
+            again = [i for i in again if audios[i].info["problems"]]
+        return [audios[i] for i in range(len(jobs))]
 
     def jobs(self, requests: Sequence[Request], options: Options) -> list[Job]:
         """Phonemizes the texts, encodes the prompts and sets the limits of every request."""
-        texts = self.phonemes([request.text for request in requests])
+        texts = self._symbols([request.text for request in requests])
         prompts = self._prompts(requests)
         jobs = []
-        for text, (said, codes) in zip(texts, prompts, strict=True):
+        for request, (text, unknown), (said, prompt_unknown, codes) in zip(requests, texts, prompts, strict=True):
             if said is None:
                 expected = len(text) / SYMBOLS_PER_SECOND * self.codec.info.frames_per_second
                 spoken = len(codes)
@@ -200,25 +144,30 @@ class Synthesizer:
                 max_frames=max(1, int(options.max_rate_ratio * expected) - spoken),
                 prompt_tokens=prompt_tokens,
                 language=self._language,
+                expected_frames=max(1, round(expected) - spoken),
+                words=request.text,
+                unknown=tuple(sorted(unknown | prompt_unknown)),
             )
             self._check_length(job)
             jobs.append(job)
         return jobs
 
-    def _prompts(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, np.ndarray]]:
-        """The symbols of what each prompt says, None where it begins the text, and its codes [P, Q]."""
+    def _prompts(self, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, set[str], np.ndarray]]:
+        """The symbols of what each prompt says, None where it begins the text; unknown ones; its codes [P, Q]."""
         audio = [self._prompt(r.prompt) for r in requests if not isinstance(r.prompt, Voice)]
         codes, lengths = self.codec.encode(audio) if audio else ((), ())
         encoded = (item[:length] for item, length in zip(codes, lengths, strict=True))
         texts = [r.prompt_text for r in requests if not isinstance(r.prompt, Voice) and r.prompt_text is not None]
-        said = iter(self.phonemes(texts))
-        prompts: list[tuple[np.ndarray | None, np.ndarray]] = []
+        said = iter(self._symbols(texts))
+        prompts: list[tuple[np.ndarray | None, set[str], np.ndarray]] = []
         for request in requests:
             if isinstance(request.prompt, Voice):
                 request.prompt.codec.check_same(self.codec.info, "the voice", "the model")
-                prompts.append((self.model.vocabulary.encode(request.prompt.phonemes), request.prompt.codes))
+                prompts.append((*self._encode(request.prompt.phonemes), request.prompt.codes))
+            elif request.prompt_text is None:
+                prompts.append((None, set(), next(encoded)))
             else:
-                prompts.append((None if request.prompt_text is None else next(said), next(encoded)))
+                prompts.append((*next(said), next(encoded)))
         return prompts
 
     def _check_length(self, job: Job) -> None:
@@ -235,11 +184,19 @@ class Synthesizer:
 
     def phonemes(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Symbols int32 [S] of each text; UserError where one has none."""
-        encoded = [self.model.vocabulary.encode(p, None) for p in self._phonemize(texts)]
-        for text, ids in zip(texts, encoded, strict=True):
+        return [ids for ids, _ in self._symbols(texts)]
+
+    def _symbols(self, texts: Sequence[str]) -> list[tuple[np.ndarray, set[str]]]:
+        """`phonemes`, and which of each text the vocabulary lacks."""
+        encoded = [self._encode(phonemes) for phonemes in self._phonemize(texts)]
+        for text, (ids, _) in zip(texts, encoded, strict=True):
             if len(ids) == 0:
                 raise UserError(f"the text {text!r} has no phonemes")
         return encoded
+
+    def _encode(self, phonemes: str) -> tuple[np.ndarray, set[str]]:
+        unknown: collections.Counter[str] = collections.Counter()
+        return self.model.vocabulary.encode(phonemes, unknown), set(unknown)
 
     def _prompt(self, prompt: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
         if isinstance(prompt, np.ndarray):
@@ -264,20 +221,39 @@ class Synthesizer:
             raise UserError(f"the text {text!r} has no phonemes")
         return Voice(codes[0, : lengths[0]], text, phonemes, self.language, self.codec.info)
 
-    def generate(self, jobs: Sequence[Job], *, seed: int, options: Options, first: int = 0) -> list[Take]:
-        """The best take of every job."""
-        fold_in = jax.random.fold_in
-        takes = np.arange(options.best_of)
-        keys = jax.vmap(lambda i: jax.vmap(lambda take: fold_in(fold_in(jax.random.key(seed), i), take))(takes))
-        return generate(
-            jobs,
-            self.ar,
-            self.nar,
-            keys(np.arange(first, first + len(jobs))),
-            options.sampling,
-            options.batch_size,
-            self._filling(options),
-        )
+    def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
+        """The most probable take of every job, of one try, with all codebooks."""
+        drawn = self.draw(jobs, range(len(jobs)), seed=seed, options=options)
+        return self._fill_takes(jobs, [most_probable(job, t) for job, t in zip(jobs, drawn, strict=True)], options)
+
+    def draw(
+        self, jobs: Sequence[Job], ids: Sequence[int], *, seed: int, options: Options, number: int = 0
+    ) -> list[list[Take]]:
+        """Codebook 1 of the takes of a try of every job; `ids`, in 0 to 2³² - 1, tell the jobs' keys apart."""
+        keys = take_keys(seed, ids, options.takes(number))
+        takes = sample_first_codebook(jobs, self.ar, keys.reshape(-1), options.sampling, options.batch_size)
+        return [takes[i : i + options.best_of] for i in range(0, len(takes), options.best_of)]
+
+    def finish(
+        self, jobs: Sequence[Job], takes: Sequence[Sequence[Take]], *, options: Options, seed: int | None = None
+    ) -> list[Audio]:
+        """The best of every job's takes of codebook 1, as audio."""
+        if options.rank_by == "log_probability":
+            best = [most_probable(job, some) for job, some in zip(jobs, takes, strict=True)]
+            return self.decode(jobs, self._fill_takes(jobs, best, options), seed=seed)
+        owners = [job for job, some in zip(jobs, takes, strict=True) for _ in some]
+        filled = self._fill_takes(owners, list(itertools.chain.from_iterable(takes)), options)
+        audios = iter(self.decode(owners, filled, seed=seed))
+        prompts = self.codec.decode(*pad_codes([job.prompt_codes for job in jobs], self.codec.info.codebooks))
+        return [
+            choose(job, list(itertools.islice(audios, len(some))), prompt, options)
+            for job, some, prompt in zip(jobs, takes, prompts, strict=True)
+        ]
+
+    def _fill_takes(self, jobs: Sequence[Job], takes: Sequence[Take], options: Options) -> list[Take]:
+        """Takes of codebook 1 with all codebooks."""
+        filled = self.fill(jobs, [take.codes[:, 0] for take in takes], options)
+        return [dataclasses.replace(take, codes=codes) for take, codes in zip(takes, filled, strict=True)]
 
     def fill(
         self,
@@ -294,20 +270,27 @@ class Synthesizer:
         return Filling(codebooks, options.nar_temperature, options.nar_guidance)
 
     def decode(self, jobs: Sequence[Job], takes: Sequence[Take], *, seed: int | None = None) -> list[Audio]:
-        """Codes to audio, each behind a little of its prompt, which is cut off; `seed` is only noted."""
+        """Codes to audio, each behind a little of its prompt, which is cut off, and judged; `seed` is only noted."""
         info = self.codec.info
         contexts = [job.prompt_codes[-CONTEXT_FRAMES:] for job in jobs]
         wholes = [np.concatenate([context, take.codes]) for context, take in zip(contexts, takes, strict=True)]
         decoded = self.codec.decode(*pad_codes(wholes, info.codebooks))
         audios = []
-        for context, take, whole in zip(contexts, takes, decoded, strict=True):
+        for job, context, take, whole in zip(jobs, contexts, takes, decoded, strict=True):
             samples = whole[round(len(context) * info.sample_rate / info.frames_per_second) :]
             facts = {
                 "frames": len(take.codes),
                 "seconds": len(samples) / info.sample_rate,
                 "finished": take.finished,
                 "log_probability": take.log_probability,
-                "problems": [] if take.finished else ["no_end_of_speech"],
+                "problems": problems(
+                    samples,
+                    info.sample_rate,
+                    job.words,
+                    finished=take.finished,
+                    seconds_before=len(job.prompt_codes) / info.frames_per_second if job.continues else 0.0,
+                ),
+                "unknown_symbols": list(job.unknown),
                 "seed": seed,
             }
             audios.append(Audio(samples, info.sample_rate, facts, take.codes))

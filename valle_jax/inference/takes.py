@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from valle_jax.audio import resample
-from valle_jax.codec.mel_rvq import SAMPLE_RATE, log_mel
-from valle_jax.evaluation.spectral import DECIBELS
+from valle_jax.codec.mel_rvq import DECIBELS, SAMPLE_RATE, log_mel
 
 SILENCE = 1e-3  # peak amplitude below which nothing was said
-# Seconds per letter of the text. tests/evaluation/test_takes.py holds these bounds against recordings of
+# Seconds per letter of the text. tests/inference/test_takes.py holds these bounds against recordings of
 # LibriSpeech and of slow learners (speechocean762): none is too short, and at most 1 in 1,000 is too long.
 MIN_LETTER_SECONDS, MAX_LETTER_SECONDS = 0.03, 0.6
+MAX_SILENCE_SECONDS = 3.0  # at a stretch, likewise
+_SILENCE_FRAME_SECONDS = 0.02
+_SILENCE_DECIBELS = 30.0  # below the loudest frame
 MIN_RATIO, MAX_RATIO = 0.5, 2.0  # of the length of a recording of the same text
 _LOOP_SECONDS = 1.2  # of audio that equals what came one period before
 _LOOP_PERIODS = (0.08, 1.5)  # seconds
@@ -20,26 +22,37 @@ _FRAMES_PER_SECOND = 75
 
 
 def problems(
-    samples: np.ndarray, sample_rate: int, text: str, *, finished: bool = True, reference_seconds: float | None = None
+    samples: np.ndarray,
+    sample_rate: int,
+    text: str | None,
+    *,
+    finished: bool = True,
+    reference_seconds: float | None = None,
+    seconds_before: float = 0.0,
 ) -> list[str]:
     """What is wrong with a take; empty for a good one.
 
     Args:
       samples: float32 [samples].
       sample_rate: in Hz.
-      text: that was to be said.
+      text: that was to be said; None: without a reference, the length is not judged.
       finished: the decoder ended by its end of speech.
       reference_seconds: length of a recording of the text; None: the length is judged by the letters.
+      seconds_before: of speech before the samples that said the beginning of the text.
 
     Returns:
-      Some of `no_end_of_speech`, `silent`, `too_short`, `too_long`, `loop`.
+      Some of `no_end_of_speech`, `silent`, `long_silence`, `too_short`, `too_long`, `loop`.
     """
     found = [] if finished else ["no_end_of_speech"]
     if np.abs(samples).max(initial=0) < SILENCE:
         return [*found, "silent"]
-    seconds = len(samples) / sample_rate
+    if longest_silence(samples, sample_rate) > MAX_SILENCE_SECONDS:
+        found.append("long_silence")
+    seconds = seconds_before + len(samples) / sample_rate
     if reference_seconds is not None:
         shortest, longest = MIN_RATIO * reference_seconds, MAX_RATIO * reference_seconds
+    elif text is None:
+        shortest, longest = 0.0, np.inf
     else:
         letters = sum(c.isalnum() for c in text)
         shortest, longest = MIN_LETTER_SECONDS * letters, 1 + MAX_LETTER_SECONDS * letters
@@ -50,6 +63,14 @@ def problems(
     if has_loop(samples, sample_rate):
         found.append("loop")
     return found
+
+
+def longest_silence(samples: np.ndarray, sample_rate: int) -> float:
+    """Seconds of the longest stretch, at the ends too, that is 30 dB below the loudest 20 ms."""
+    size = round(_SILENCE_FRAME_SECONDS * sample_rate)
+    power = np.square(samples[: len(samples) // size * size].reshape(-1, size)).mean(axis=1)
+    loud = np.flatnonzero(power > power.max(initial=0) / 10 ** (_SILENCE_DECIBELS / 10))
+    return float(np.diff([-1, *loud, len(power)]).max() - 1) * _SILENCE_FRAME_SECONDS
 
 
 def has_loop(samples: np.ndarray, sample_rate: int) -> bool:

@@ -7,7 +7,12 @@ import pytest
 import soundfile
 
 from valle_jax.audio import read_audio
-from valle_jax.evaluation.takes import MAX_LETTER_SECONDS, MIN_LETTER_SECONDS, has_loop, problems
+from valle_jax.inference.takes import (
+    MAX_LETTER_SECONDS,
+    MIN_LETTER_SECONDS,
+    has_loop,
+    problems,
+)
 
 RATE = 24_000
 
@@ -60,6 +65,15 @@ def test_lengths_are_judged_by_the_text_or_the_reference(recordings):
     assert problems(samples[: 6 * RATE], RATE, "a" * 5) == ["too_long"]
     assert problems(second, RATE, "a" * 40, reference_seconds=1.9) == []
     assert problems(second, RATE, "", reference_seconds=2.1) == ["too_short"]
+
+
+def test_an_endless_silence_is_found_in_the_noise_of_a_room(recordings):
+    samples, text = recordings[0]
+    noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    room = noise * np.abs(samples).max() / 100
+    assert problems(np.concatenate([samples, room[: 2 * RATE]]), RATE, text) == []
+    for parts in ([samples, room], [room, samples], [samples[:RATE], room, samples[RATE:]]):
+        assert "long_silence" in problems(np.concatenate(parts), RATE, text)
 
 
 def test_silence_and_nothing_at_all():
