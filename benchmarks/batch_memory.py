@@ -80,7 +80,7 @@ def measure(folder: pathlib.Path, count: int) -> dict[str, float]:
     tts = random_synthesizer()
     tone = 0.3 * np.sin(0.05 * np.arange(tts.codec.info.sample_rate))
     tts.voice(tone, "one two").save(voice_path("anna", folder))
-    settings = Settings(Options(max_rate_ratio=1.2, batch_size=4), SLOTS, 256, tries=1, voices=str(folder))
+    settings = Settings(Options(max_rate_ratio=1.2, batch_size=4, tries=1), SLOTS, 256, voices=str(folder))
     start = time.perf_counter()
     totals = Batch(tts, folder / "jobs.jsonl", folder / "out", settings).run()
     seconds = time.perf_counter() - start
