@@ -57,6 +57,7 @@ class Streaming:
         tts = Synthesizer.load(self.model)
         voice = tts.voice(self.prompt, self.prompt_text)
         options = get_options(self.preset) if self.preset else Options()
+        options = dataclasses.replace(options, tries=1)  # as a stream
 
         def at_once(seed: int) -> tuple[Audio, float]:
             start = time.perf_counter()

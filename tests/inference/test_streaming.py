@@ -18,7 +18,7 @@ from valle_jax.inference.synthesizer import Options, Request
 
 TEXT = "three four one two three four"
 VOICE = {"prompt": TONE, "prompt_text": "one two"}
-LONG = Options(min_rate_ratio=0.4, max_rate_ratio=0.5)  # 90 to 113 frames
+LONG = Options(min_rate_ratio=0.4, max_rate_ratio=0.5, tries=1)  # 90 to 113 frames; a stream is one try
 PACE = Pace(first_frames=10, chunk_frames=40, lookahead_frames=5)
 
 
