@@ -19,13 +19,14 @@ import resource
 import sys
 import tempfile
 import time
+from typing import get_args
 
 import jax
 import numpy as np
 import tyro
 
 from valle_jax.codec import get_codec
-from valle_jax.config import ModelConfig
+from valle_jax.config import ModelConfig, Stage
 from valle_jax.inference.batch import Batch, Settings
 from valle_jax.inference.model_dir import ModelDir
 from valle_jax.inference.synthesizer import Options, Synthesizer
@@ -101,19 +102,9 @@ def measure(folder: pathlib.Path, count: int) -> dict[str, float]:
 def random_synthesizer() -> Synthesizer:
     """Decoders of one layer of 32 channels, not trained."""
     codec, vocabulary = get_codec("mel_rvq").info, Vocabulary.default()
-    parts: list = []
-    for stage in ("ar", "nar"):
-        config = ModelConfig(
-            stage,
-            d_model=32,
-            n_layers=1,
-            n_heads=2,
-            d_ff=64,
-            n_symbols=vocabulary.size,
-            codebooks=codec.codebooks,
-            codebook_size=codec.codebook_size,
-        )
-        parts += [config, build(config).init(jax.random.key(0))]
+    sizes = {"n_symbols": vocabulary.size, "codebooks": codec.codebooks, "codebook_size": codec.codebook_size}
+    configs = [ModelConfig(s, d_model=32, n_layers=1, n_heads=2, d_ff=64, **sizes) for s in get_args(Stage)]
+    parts = [part for config in configs for part in (config, build(config).init(jax.random.key(0)))]
     return Synthesizer(ModelDir(*parts, vocabulary, codec, max_tokens=600))
 
 

@@ -22,7 +22,7 @@ import tyro
 from valle_jax.codec import get_codec
 from valle_jax.config import parse_settings
 from valle_jax.configs import get_preset
-from valle_jax.inference.batching import Job, ar_batch, bucket, generate, nar_batch
+from valle_jax.inference.batching import Job, ar_batch, generate, nar_batch, target_frames
 from valle_jax.inference.generate import generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
@@ -79,10 +79,11 @@ class Synthesis:
             "nar": nar_batch(jobs, [np.zeros(frames, np.int32)] * batch_size, nar[0].config),
             "codec": np.zeros((1, frames, codec.info.codebooks), np.int32),
         }
+        targets = target_frames(batches["nar"]["segment"].shape[1], frames)
         parts = {
             "ar_and_nar": lambda: generate(jobs, ar, nar, keys[:, None], sampling),
             "ar": lambda: generate_ar(*ar, batches["ar"], keys, limits, limits, sampling=sampling, max_frames=frames),
-            "nar": lambda: generate_nar(*nar, batches["nar"], frames=bucket(frames)),
+            "nar": lambda: generate_nar(*nar, batches["nar"], frames=targets),
             "codec": lambda: codec.decode(batches["codec"]),
         }
         seconds = {name: self._time(function) for name, function in parts.items()}

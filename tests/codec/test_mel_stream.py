@@ -2,23 +2,22 @@
 
 import numpy as np
 import pytest
-from test_mel_rvq import babble, codec  # noqa: F401 (fixtures)
 
 from valle_jax.codec.mel_rvq import HOP, log_mel, mel_to_magnitude
 
 
 @pytest.fixture(scope="module")
-def codes(codec, babble):  # noqa: F811
+def codes(codec, babble):
     """Of 4 s, [1, 300, 8]."""
     return codec.encode([babble])[0]
 
 
-def test_one_chunk_is_the_whole(codec, codes):  # noqa: F811
+def test_one_chunk_is_the_whole(codec, codes):
     np.testing.assert_array_equal(codec.stream()(codes, last=True)[0], codec.decode(codes)[0])
     assert codec.stream()(codes[:, :0]).shape == (1, 0)
 
 
-def test_seams_are_much_nearer_to_the_whole_than_to_chunks_decoded_apart(codec, codes):  # noqa: F811
+def test_seams_are_much_nearer_to_the_whole_than_to_chunks_decoded_apart(codec, codes):
     """By the distance of the log-mel frames at the seams to the coded ones; on speech it is about a fifth larger."""
     stream, parts = codec.stream(), []
     for start in range(0, 300, 25):
@@ -32,7 +31,7 @@ def test_seams_are_much_nearer_to_the_whole_than_to_chunks_decoded_apart(codec, 
     assert streamed - whole < 0.3 * (np.sqrt(np.square(log_mel(apart) - coded).mean(1))[seams].mean() - whole)
 
 
-def test_rows_and_what_is_ahead(codec, codes):  # noqa: F811
+def test_rows_and_what_is_ahead(codec, codes):
     """Rows are decoded as if alone; only the last 2 frames of a chunk sound of what is ahead of it, but for phases."""
     a, b = codec.stream(), codec.stream()
     two = np.concatenate([codes[:, :40], codes[:, 100:140]])

@@ -92,6 +92,14 @@ def bucket(length: int, smallest: int = 64) -> int:
     return -(-length // step) * step
 
 
+def target_frames(length: int, most: int) -> int:
+    """Frames that `generate_nar` is to compute of rows of a length: half of the row where it holds `most`, or all.
+
+    So a length has two programs at most.
+    """
+    return length // 2 if most <= length // 2 else length
+
+
 def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np.ndarray]:
     """The text part of every row, [B, length]; the rest is padding."""
     names = ["token", "kind", "segment", "position", *["language"] * bool(config.n_languages)]
@@ -230,7 +238,8 @@ def fill_codebooks(
         chosen = indices + indices[:1] * (size - len(indices))
         known = None if frozen is None else [frozen[i] for i in chosen]
         rows = nar_batch([jobs[i] for i in chosen], [first_codebook[i] for i in chosen], nar[0].config, known)
-        frames = bucket(max(len(first_codebook[i]) for i in chosen))
+        targets = [len(first_codebook[i]) - (0 if frozen is None else len(frozen[i])) for i in chosen]
+        frames = target_frames(rows["segment"].shape[1], max(targets))
         codes = np.asarray(generate_nar(*nar, rows, filling, frames=frames))
         for row, i in enumerate(indices):
             filled[i] = codes[row, jobs[i].prefix_length : lengths[i]]

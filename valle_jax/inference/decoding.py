@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from valle_jax.data.batch import KIND_ACOUSTIC
 from valle_jax.inference.sampling import Sampling
+from valle_jax.model import Decoder, Params
 from valle_jax.model.ar import ARDecoder, hide_text
 from valle_jax.model.cache import Cache
 from valle_jax.model.transformer import Block
@@ -53,6 +54,13 @@ class Slots:
         return self.log_probability / jnp.maximum(self.length + self.finished, 1)
 
 
+def bind(decoder: Decoder, params: Params) -> ARDecoder:
+    """The module of an AR decoder."""
+    model = decoder.bind(params)
+    assert isinstance(model, ARDecoder)
+    return model
+
+
 def prefill(
     model: ARDecoder,
     batch: dict[str, jax.Array],
@@ -61,8 +69,8 @@ def prefill(
     max_frames_B: jax.Array,
     *,
     sampling: Sampling,
-    capacity: int,
     max_frames: int,
+    capacity: int | None = None,
 ) -> Slots:
     """Slots behind the prefixes of a batch: one segment per row, padded on the right.
 
@@ -74,12 +82,13 @@ def prefill(
       min_frames_B: int32 [B].
       max_frames_B: int32 [B].
       sampling: the decoding rules.
-      capacity: tokens that a slot can hold.
       max_frames: codes that a slot can hold.
+      capacity: tokens that a slot can hold; None: the prefix and what is drawn.
     """
     B = keys_B.shape[0]
     # Acoustic positions are counted on from the prompt's (and a begin-of-audio token's, which holds position 0).
     step = model.config.codes_per_step
+    capacity = capacity or batch["segment"].shape[1] + -(-max_frames // step)
     first_position = jnp.max(jnp.where(batch["kind"] == KIND_ACOUSTIC, batch["position"] + step, 0), axis=1)
     if sampling.guided:
         hidden = hide_text(batch)

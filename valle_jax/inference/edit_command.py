@@ -9,7 +9,7 @@ import sys
 import tyro
 
 from valle_jax.audio import check_writable
-from valle_jax.inference.sampling import Sampling
+from valle_jax.inference.request import Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +35,19 @@ class Edit:
     """Audio file to write (.wav, .flac or .ogg)."""
     seed: int = 0
     """Of the random draws."""
-    best_of: int = 4
-    """Takes of each change, of which the most probable finished one is kept."""
-    nar_temperature: float = 0.0
-    """As for `valle synthesize`."""
-    nar_guidance: float = 1.0
-    """As for `valle synthesize`."""
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(temperature=0.8, top_p=0.95)
-    """The decoding rules."""
+    speaking: tyro.conf.OmitArgPrefixes[Options] = Options(best_of=4)
+    """How each change is said."""
     codec_weights: str | None = None
     """File with the codec's weights, where they are not to be fetched."""
 
     def run(self) -> None:
         """Writes the audio and prints what was changed as one line of JSON."""
         from valle_jax.inference.editing import LANGUAGE, edit
-        from valle_jax.inference.synthesizer import Options, Synthesizer
+        from valle_jax.inference.synthesizer import Synthesizer
 
         check_writable(self.out)
-        options = Options(
-            sampling=self.sampling,
-            best_of=self.best_of,
-            nar_temperature=self.nar_temperature,
-            nar_guidance=self.nar_guidance,
-        )
         tts = Synthesizer.load(self.model, language=LANGUAGE, codec_weights=self.codec_weights)
-        audio = edit(tts, self.audio, self.transcript, self.new_text, seed=self.seed, options=options)
+        audio = edit(tts, self.audio, self.transcript, self.new_text, seed=self.seed, options=self.speaking)
         audio.save(self.out)
         if audio.info["problems"]:
             print(f"valle edit: warning: {self.out} has {', '.join(audio.info['problems'])}", file=sys.stderr)

@@ -22,26 +22,19 @@ from jax.sharding import Mesh
 
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Job, Take, ar_batch, ar_prefix_length, bucket
-from valle_jax.inference.decoding import Slots, draw, prefill
+from valle_jax.inference.decoding import Slots, bind, draw, prefill
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
-from valle_jax.model.ar import ARDecoder
 from valle_jax.parallel.sharding import check_divides, constrain, parts, tree_shardings
 
 NEVER = 1 << 30
-
-
-def _bind(decoder: Decoder, params: Params) -> ARDecoder:
-    model = decoder.bind(params)
-    assert isinstance(model, ARDecoder)
-    return model
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))
 def _prefill(decoder: Decoder, params: Params, batch, keys, limits, sampling: Sampling, max_frames: int) -> Slots:
     """Utterances in slots that are as long as the batch's prefixes; limits int32 [2, R]."""
     capacity = batch["segment"].shape[1]
-    model = _bind(decoder, params)
+    model = bind(decoder, params)
     return prefill(model, batch, keys, *limits, sampling=sampling, capacity=capacity, max_frames=max_frames)
 
 
@@ -82,7 +75,7 @@ def _decode(
     decoder: Decoder, params: Params, slots: Slots, sampling: Sampling, steps, leave_at
 ) -> tuple[Slots, jax.Array, jax.Array]:
     """Draws until `leave_at` slots have ended, all have, or `steps` codes each; also steps and codes drawn."""
-    model = _bind(decoder, params)
+    model = bind(decoder, params)
     layers = model.unstack()
     live = slots.live.sum()
 

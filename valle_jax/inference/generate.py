@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from valle_jax.data.batch import KIND_ACOUSTIC
-from valle_jax.inference.decoding import draw, prefill
+from valle_jax.inference.decoding import bind, draw, prefill
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
-from valle_jax.model.ar import ARDecoder
 from valle_jax.model.nar import NARDecoder, hide_prompt
 
 
@@ -67,8 +66,7 @@ def generate_ar(
       sampling: the decoding rules.
       max_frames: size M of the buffers, at least the largest of max_frames_B.
     """
-    model = decoder.bind(params)
-    assert isinstance(model, ARDecoder)
+    model = bind(decoder, params)
     layers = model.unstack()
     n_takes = len(keys) // len(batch["segment"])
     slots = prefill(
@@ -78,7 +76,6 @@ def generate_ar(
         min_frames_B,
         max_frames_B,
         sampling=sampling,
-        capacity=batch["segment"].shape[1] + -(-max_frames // decoder.config.codes_per_step),
         max_frames=max_frames,
     )
     if n_takes > 1:

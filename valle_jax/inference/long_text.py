@@ -173,11 +173,11 @@ def synthesize_long(
         for i, audio in enumerate(tts.synthesize_batch(requests, seed=seed, options=options, first=first)):
             before = audios[-1].codes if audios else audio.codes[:0]
             number, tries = first + i, 1
-            while repeats(before, audio.codes, tts.codec.info) and tries < reading.tries:
+            while (repeated := repeats(before, audio.codes, tts.codec.info)) and tries < reading.tries:
                 again = number + (tries << 24)
                 (audio,) = tts.synthesize_batch([requests[i]], seed=seed, options=options, first=again)
                 tries += 1
-            if repeats(before, audio.codes, tts.codec.info):
+            if repeated:
                 audio.info["problems"] = [*audio.info["problems"], "repeat"]
             audios.append(audio)
         if reading.prompt == "sliding" and len(audios) < len(pieces):
@@ -196,6 +196,7 @@ def synthesize_long(
         "finished": all(row["finished"] for row in rows),
         "log_probability": float(np.average([row["log_probability"] for row in rows], weights=np.maximum(frames, 1))),
         "problems": sorted({problem for row in rows for problem in row["problems"]}),
+        "unknown_symbols": sorted({symbol for row in rows for symbol in row["unknown_symbols"]}),
         "seed": seed,
         "pieces": rows,
     }

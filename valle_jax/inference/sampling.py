@@ -154,7 +154,7 @@ class Sampling:
     guidance: float = 1.0
 
     def __post_init__(self):
-        assert self.rules  # each checks itself
+        hash(self.rules)  # each checks itself when it is made, and that it can be a part of a compiled program
         _require(self.repetition_window >= 0, f"repetition_window {self.repetition_window} must not be negative")
 
     @property

@@ -18,12 +18,11 @@ import numpy as np
 
 from valle_jax.codec.base import StreamingCodec
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, ar_batch, bucket
-from valle_jax.inference.decoding import Slots, draw, prefill
+from valle_jax.inference.batching import Job, Take, ar_batch, bucket, take_keys
+from valle_jax.inference.decoding import Slots, bind, draw, prefill
 from valle_jax.inference.sampling import Sampling
-from valle_jax.inference.takes import problems
+from valle_jax.inference.takes import describe
 from valle_jax.model import Decoder, Params
-from valle_jax.model.ar import ARDecoder
 
 if TYPE_CHECKING:
     from valle_jax.inference.synthesizer import Options, Request, Synthesizer
@@ -121,17 +120,17 @@ def stream(
         raise UserError("what has been heard cannot be taken back: a stream is one take, so best_of must be 1")
     (job,) = tts.jobs([request], options)
     decoder = StreamDecoder(tts, job, options, pace)
-    return _chunks(tts, job, decoder, request.text, seed, options, start)
+    return _chunks(tts, job, decoder, seed, options, start)
 
 
 def _chunks(
-    tts: Synthesizer, job: Job, decoder: StreamDecoder, text: str, seed: int, options: Options, start: float
+    tts: Synthesizer, job: Job, decoder: StreamDecoder, seed: int, options: Options, start: float
 ) -> Iterator[AudioChunk]:
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0), 0)  # of a first utterance's first take
+    keys = take_keys(seed, [0], options.takes(0))[0]
     limits = np.array([[job.min_frames], [job.max_frames]], np.int32)
     batch, most = ar_batch([job], tts.ar[0]), bucket(job.max_frames)
     sampling = options.sampling
-    slots = _begin(*tts.ar, batch, key[None], *limits, sampling=sampling, max_frames=most)
+    slots = _begin(*tts.ar, batch, keys, *limits, sampling=sampling, max_frames=most)
     slots = _go_on(*tts.ar, slots, decoder.wanted_frames, sampling=sampling)
     parts: list[np.ndarray] = []
     first_audio_seconds = 0.0
@@ -146,28 +145,9 @@ def _chunks(
         slots = _go_on(*tts.ar, slots, decoder.wanted_frames, sampling=sampling)
         yield chunk
     samples = np.concatenate(parts)
-    info = {
-        "frames": int(length[0]),
-        "seconds": len(samples) / chunk.sample_rate,
-        "finished": bool(finished[0]),
-        "log_probability": float(slots.mean_log_probability[0]),
-        "problems": problems(
-            samples,
-            chunk.sample_rate,
-            text,
-            finished=bool(finished[0]),
-            seconds_before=len(job.prompt_codes) / tts.codec.info.frames_per_second if job.continues else 0.0,
-        ),
-        "seed": seed,
-        "first_audio_seconds": first_audio_seconds,
-    }
-    yield dataclasses.replace(chunk, info=info)
-
-
-def _bind(decoder: Decoder, params: Params) -> ARDecoder:
-    model = decoder.bind(params)
-    assert isinstance(model, ARDecoder)
-    return model
+    take = Take(codes[0, : length[0], None], bool(finished[0]), float(slots.mean_log_probability[0]))
+    facts = {"tries": 1, "seed": seed, "first_audio_seconds": first_audio_seconds}
+    yield dataclasses.replace(chunk, info=describe(job, take, samples, tts.codec.info) | facts)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))
@@ -176,13 +156,12 @@ def _begin(
 ) -> Slots:
     """A slot with room for what `generate_ar` would draw in it."""
     return prefill(
-        _bind(decoder, params),
+        bind(decoder, params),
         batch,
         keys,
         min_frames,
         max_frames_B,
         sampling=sampling,
-        capacity=batch["segment"].shape[1] + -(-max_frames // decoder.config.codes_per_step),
         max_frames=max_frames,
     )
 
@@ -190,7 +169,7 @@ def _begin(
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling"), donate_argnames=("slots",))
 def _go_on(decoder: Decoder, params: Params, slots: Slots, frames: jax.Array | int, *, sampling: Sampling) -> Slots:
     """Draws in the one slot until it has so many frames, or has ended."""
-    model = _bind(decoder, params)
+    model = bind(decoder, params)
     layers = model.unstack()
     return jax.lax.while_loop(
         lambda slots: slots.live[0] & (slots.length[0] < frames),

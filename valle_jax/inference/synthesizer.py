@@ -16,13 +16,21 @@ from valle_jax.audio import read_audio
 from valle_jax.codec import get_codec
 from valle_jax.codec.base import pad_codes
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, fill_codebooks, most_probable, sample_first_codebook, take_keys
+from valle_jax.inference.batching import (
+    Job,
+    Take,
+    fill_codebooks,
+    generate,
+    most_probable,
+    sample_first_codebook,
+    take_keys,
+)
 from valle_jax.inference.generate import Filling
 from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.ranking import choose
 from valle_jax.inference.request import Audio, Options, Request
 from valle_jax.inference.streaming import CONTEXT_FRAMES, AudioChunk, Pace, stream
-from valle_jax.inference.takes import problems
+from valle_jax.inference.takes import describe
 from valle_jax.inference.voice import Voice
 from valle_jax.model import build
 from valle_jax.text.token_table import TokenTable
@@ -223,8 +231,8 @@ class Synthesizer:
 
     def generate(self, jobs: Sequence[Job], *, seed: int, options: Options) -> list[Take]:
         """The most probable take of every job, of one try, with all codebooks."""
-        drawn = self.draw(jobs, range(len(jobs)), seed=seed, options=options)
-        return self._fill_takes(jobs, [most_probable(job, t) for job, t in zip(jobs, drawn, strict=True)], options)
+        keys = take_keys(seed, range(len(jobs)), options.takes(0))
+        return generate(jobs, self.ar, self.nar, keys, options.sampling, options.batch_size, self._filling(options))
 
     def draw(
         self, jobs: Sequence[Job], ids: Sequence[int], *, seed: int, options: Options, number: int = 0
@@ -278,20 +286,6 @@ class Synthesizer:
         audios = []
         for job, context, take, whole in zip(jobs, contexts, takes, decoded, strict=True):
             samples = whole[round(len(context) * info.sample_rate / info.frames_per_second) :]
-            facts = {
-                "frames": len(take.codes),
-                "seconds": len(samples) / info.sample_rate,
-                "finished": take.finished,
-                "log_probability": take.log_probability,
-                "problems": problems(
-                    samples,
-                    info.sample_rate,
-                    job.words,
-                    finished=take.finished,
-                    seconds_before=len(job.prompt_codes) / info.frames_per_second if job.continues else 0.0,
-                ),
-                "unknown_symbols": list(job.unknown),
-                "seed": seed,
-            }
+            facts = describe(job, take, samples, info) | {"seed": seed}
             audios.append(Audio(samples, info.sample_rate, facts, take.codes))
         return audios

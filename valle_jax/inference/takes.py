@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from valle_jax.audio import resample
+from valle_jax.codec.base import CodecInfo
 from valle_jax.codec.mel_rvq import DECIBELS, SAMPLE_RATE, log_mel
+from valle_jax.inference.batching import Job, Take
 
 SILENCE = 1e-3  # peak amplitude below which nothing was said
 # Seconds per letter of the text. tests/inference/test_takes.py holds these bounds against recordings of
 # LibriSpeech and of slow learners (speechocean762): none is too short, and at most 1 in 1,000 is too long.
 MIN_LETTER_SECONDS, MAX_LETTER_SECONDS = 0.03, 0.6
-MAX_SILENCE_SECONDS = 3.0  # at a stretch, likewise
+MAX_SILENCE_SECONDS = 3.0  # at a stretch; a few recordings have more
 _SILENCE_FRAME_SECONDS = 0.02
 _SILENCE_DECIBELS = 30.0  # below the loudest frame
 MIN_RATIO, MAX_RATIO = 0.5, 2.0  # of the length of a recording of the same text
@@ -19,6 +23,24 @@ _LOOP_SECONDS = 1.2  # of audio that equals what came one period before
 _LOOP_PERIODS = (0.08, 1.5)  # seconds
 _LOOP_DECIBELS = 3.0  # below this, two frames are the same sound
 _FRAMES_PER_SECOND = 75
+
+
+def describe(job: Job, take: Take, samples: np.ndarray, codec: CodecInfo) -> dict[str, Any]:
+    """What `Audio.info` says of a take of a job and its float32 [samples], but for the draws that led to it."""
+    return {
+        "frames": len(take.codes),
+        "seconds": len(samples) / codec.sample_rate,
+        "finished": take.finished,
+        "log_probability": take.log_probability,
+        "problems": problems(
+            samples,
+            codec.sample_rate,
+            job.words,
+            finished=take.finished,
+            seconds_before=len(job.prompt_codes) / codec.frames_per_second if job.continues else 0.0,
+        ),
+        "unknown_symbols": list(job.unknown),
+    }
 
 
 def problems(
