@@ -95,9 +95,10 @@ def bucket(length: int, smallest: int = 64) -> int:
 def target_frames(length: int, most: int) -> int:
     """Frames that `generate_nar` is to compute of rows of a length: half of the row where it holds `most`, or all.
 
-    So a length has two programs at most.
+    So a length has two programs at most, and the shortest has one.
     """
-    return length // 2 if most <= length // 2 else length
+    half = bucket(length // 2)
+    return half if most <= half else length
 
 
 def _rows(jobs: Sequence[Job], length: int, config: ModelConfig) -> dict[str, np.ndarray]:
