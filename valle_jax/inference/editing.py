@@ -1,4 +1,4 @@
-"""Other words in a recording: what is kept stays bit for bit, what is new goes on from what stands before it."""
+"""Other words in a recording: codes of what is kept stay bit for bit, new words go on from what stands before them."""
 
 from __future__ import annotations
 
