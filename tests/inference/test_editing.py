@@ -11,6 +11,8 @@ from valle_jax.errors import UserError
 from valle_jax.evaluation.cutting import WordCutter
 from valle_jax.inference.editing import FADE_SECONDS, Change, changes, edit, paste, word_bounds, words
 
+pytest.importorskip("num2words", reason="the extra `eval` is not installed")
+
 RATE = 24_000
 PAUSE = 0.6
 
