@@ -57,8 +57,9 @@ def test_truncation_keeps_the_named_codes(sampling, kept):
     assert set(_draws(sampling, logits)) == kept
 
 
-def _kept_by_hand(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Which codes are left, float64 and one code after the other; assumes that none lies on a rule's border."""
+def _kept_by_hand(logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, bool]:
+    """Which codes are left, float64 and one code after the other; and whether none lies on a rule's border."""
+    clear = True
     logits = logits.astype(np.float64)
     for code, bias in sampling.logit_bias:
         logits[code] += bias
@@ -72,13 +73,13 @@ def _kept_by_hand(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     if sampling.top_p < 1:
         reached = 0.0
         for code in order:
-            assume(abs(reached - sampling.top_p) > 1e-5)
+            clear &= abs(reached - sampling.top_p) > 1e-5
             kept[code] &= reached < sampling.top_p
             reached += p[code]
     if sampling.min_p:
-        assume((np.abs(p / p.max() - sampling.min_p) > 1e-5).all())
+        clear &= bool((np.abs(p / p.max() - sampling.min_p) > 1e-5).all())
         kept &= p >= sampling.min_p * p.max()
-    return kept
+    return kept, clear
 
 
 @settings(max_examples=100, deadline=None)
@@ -98,10 +99,27 @@ def test_rules_keep_what_a_loop_over_the_codes_keeps(logits, temperature, top_k,
         biased[code] += added
     assume(len(set(biased)) == len(biased))
     left = np.asarray(sampling.truncate(jnp.asarray(logits, jnp.float32)[None]))[0]
-    expected = _kept_by_hand(np.array(logits), sampling)
+    expected, clear = _kept_by_hand(np.array(logits), sampling)
+    assume(clear)
     np.testing.assert_array_equal(np.isfinite(left), expected)
     assert expected[biased.argmax()]  # so never is everything excluded
     np.testing.assert_allclose(left[expected], biased[expected] / temperature, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(top_k=30), Sampling(top_p=0.95), Sampling(top_k=200, top_p=0.5)])
+def test_rules_keep_the_same_of_as_many_codes_as_a_codec_has(sampling):
+    logits = 3 * np.random.default_rng(0).standard_normal((8, 1025)).astype(np.float32)
+    left = np.isfinite(np.asarray(sampling.truncate(jnp.asarray(logits))))
+    for row in range(8):
+        expected, clear = _kept_by_hand(logits[row], sampling)
+        assert clear
+        np.testing.assert_array_equal(left[row], expected)
+
+
+def test_codes_as_probable_as_the_last_that_is_kept_stay_too():
+    logits = jnp.array([[1.0, 2.0, 1.0, -jnp.inf, 0.0]])
+    for sampling in (Sampling(top_k=2), Sampling(top_p=0.6)):  # 0.53 for the first, 0.2 for each of the next two
+        assert np.isfinite(np.asarray(sampling.truncate(logits))).tolist() == [[True, True, True, False, False]]
 
 
 def test_bias_moves_single_codes_and_the_end():

@@ -79,7 +79,7 @@ class TopK:
         """All where k is 0 or there are no more than k."""
         if not 0 < self.k < logits_BV.shape[-1]:
             return logits_BV
-        return _at_least(logits_BV, jax.lax.top_k(logits_BV, self.k)[0][:, -1:])
+        return _most_probable(logits_BV, jnp.ones_like(logits_BV), self.k)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +95,7 @@ class TopP:
         """The most probable code always stays."""
         if self.p == 1:
             return logits_BV
-        ordered_BV, _ = jax.lax.top_k(logits_BV, logits_BV.shape[-1])
-        probability_BV = jax.nn.softmax(ordered_BV, axis=-1)
-        above_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV  # mass of the codes above each
-        return _at_least(logits_BV, jnp.where(above_BV < self.p, ordered_BV, jnp.inf).min(-1, keepdims=True))
+        return _most_probable(logits_BV, jax.nn.softmax(logits_BV, axis=-1), self.p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +111,25 @@ class MinP:
         """The most probable code always stays."""
         if self.p == 0:
             return logits_BV
-        return _at_least(logits_BV, logits_BV.max(-1, keepdims=True) + math.log(self.p))
+        lowest_B1 = logits_BV.max(-1, keepdims=True) + math.log(self.p)
+        return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
 
 
-def _at_least(logits_BV: jax.Array, lowest_B1: jax.Array) -> jax.Array:
-    return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+def _most_probable(logits_BV: jax.Array, weight_BV: jax.Array, enough: float) -> jax.Array:
+    """Keeps the most probable codes that together weigh enough, and those as probable as the last of them.
+
+    The least logit that stays is found bit by bit: 32 sums are many times faster than a sort, on the CPU above all.
+    """
+    bits_BV = jax.lax.bitcast_convert_type(logits_BV, jnp.int32)
+    order_BV = jax.lax.bitcast_convert_type(bits_BV ^ (bits_BV >> 31 | -(1 << 31)), jnp.uint32)  # that of the floats
+
+    def settle(bit, least_B1):
+        higher_B1 = least_B1 | jnp.uint32(1 << 31) >> bit
+        weight_B1 = jnp.where(order_BV >= higher_B1, weight_BV, 0).sum(-1, keepdims=True)
+        return jnp.where(weight_B1 >= enough, higher_B1, least_B1)
+
+    least_B1 = jax.lax.fori_loop(0, 32, settle, jnp.zeros((*logits_BV.shape[:-1], 1), jnp.uint32))
+    return jnp.where(order_BV >= least_B1, logits_BV, -jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)
