@@ -33,6 +33,7 @@ VERBS = {
     "edit": ("valle_jax.inference.edit_command", "Edit", "other words in a recording, in its own voice"),
     "batch": ("valle_jax.inference.batch_command", "BatchCommand", "any number of texts to audio files"),
     "voice": ("valle_jax.inference.voice_command", "VoiceCommand", "voice prompts, encoded once and kept by name"),
+    "demo": ("valle_jax.demo.command", "Demo", "a web page: a text, a voice, takes to compare"),
     "evaluate": ("valle_jax.evaluation.command", "Evaluate", "a model by the papers' protocols"),
     "compare-run": ("valle_jax.evaluation.compare_run", "CompareRun", "a training run over a reference curve"),
 }

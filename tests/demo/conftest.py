@@ -1,0 +1,3 @@
+"""The random model of tests/inference."""
+
+from inference.conftest import model_dir, tts  # noqa: F401

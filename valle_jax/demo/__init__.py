@@ -1,0 +1,1 @@
+"""A web page to type a text, give a voice and hear it spoken."""

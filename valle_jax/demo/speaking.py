@@ -1,0 +1,94 @@
+"""The work behind the page: a recording to a voice, and a text to takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from valle_jax.audio import read_audio
+from valle_jax.data.batch import mark_tokens
+from valle_jax.errors import UserError
+from valle_jax.evaluation.recognition import get_recogniser
+from valle_jax.inference.batching import most_probable, take_keys
+from valle_jax.inference.engine import Engine, Task
+from valle_jax.inference.long_text import fits
+from valle_jax.inference.request import Audio, Options, Request
+from valle_jax.inference.synthesizer import Synthesizer
+from valle_jax.inference.voice import Voice
+from valle_jax.inference.voice_command import SECONDS
+
+RECORDING = "the recording"  # what errors call it: its path is of no use to who uploaded it
+
+
+@dataclasses.dataclass(frozen=True)
+class Takes:
+    """What came of a text.
+
+    Attributes:
+      audios: the takes, in the order of their keys.
+      best: which of them to keep: the most probable (`most_probable`) of those without problems, or of all.
+    """
+
+    audios: list[Audio]
+    best: int
+
+
+def heard(tts: Synthesizer, recording: str | os.PathLike[str], recogniser: str = "pocketsphinx") -> str:
+    """What a recogniser (`get_recogniser`) hears in a recording; UserError where that is no word."""
+    samples = _read(tts, recording)
+    (text,) = get_recogniser(recogniser).transcribe([samples], tts.codec.info.sample_rate)
+    if not text:
+        raise UserError(f"{recogniser} hears no words in {RECORDING}: if it has some, write down what it says")
+    return text
+
+
+def recorded_voice(tts: Synthesizer, recording: str | os.PathLike[str], transcript: str) -> Voice:
+    """The voice of a recording of 0.5 to 20 seconds.
+
+    Raises:
+      UserError: it cannot be read, is too short or too long, or silent; or the transcript has no phonemes.
+    """
+    return tts.voice(_read(tts, recording), transcript)
+
+
+def _read(tts: Synthesizer, recording: str | os.PathLike[str]):
+    """Float32 [samples] at the codec's rate."""
+    rate = tts.codec.info.sample_rate
+    samples = read_audio(recording, rate, end_seconds=SECONDS[1] + 1, name=RECORDING)
+    if len(samples) > SECONDS[1] * rate:
+        raise UserError(f"{RECORDING} has more than {SECONDS[1]:.0f} s; a voice prompt is best of about 3 s")
+    return samples
+
+
+def speak(tts: Synthesizer, text: str, voice: Voice, *, seed: int, options: Options) -> Takes:
+    """Draws `options.best_of` takes of a text side by side, behind one prefix, and decodes all of them.
+
+    Take n is take n of `Synthesizer.synthesize` with that seed: take 0 is what it says where it draws one.
+
+    Raises:
+      UserError: the text has no phonemes, or needs more than the model says at once; the voice is of another codec.
+    """
+    (job,) = tts.jobs([Request(text, voice)], options)
+    if not fits(tts, text, voice):
+        raise UserError(
+            f"the text is too long to say at once behind a prompt of {voice.seconds:.1f} s: shorten one of them, or "
+            "let `valle synthesize` say it in pieces"
+        )
+    room = tts.model.max_tokens - job.prefix_length
+    job = dataclasses.replace(job, max_frames=min(job.max_frames, room))
+    engine = Engine(
+        tts.ar,
+        options.sampling,
+        slots=options.best_of,
+        max_tokens=tts.model.max_tokens + mark_tokens(tts.ar[0].config),
+        max_frames=tts.model.max_tokens,
+    )
+    (keys,) = take_keys(seed, [0], options.takes(0))
+    ((_, takes),) = engine.run([Task(text, job, keys)])
+    jobs = [job] * len(takes)
+    filled = tts.fill(jobs, [take.codes[:, 0] for take in takes], options)
+    takes = [dataclasses.replace(take, codes=codes) for take, codes in zip(takes, filled, strict=True)]
+    audios = tts.decode(jobs, takes, seed=seed)
+    good = [take for take, audio in zip(takes, audios, strict=True) if not audio.info["problems"]]
+    best = most_probable(job, good or takes)
+    return Takes(audios, next(i for i, take in enumerate(takes) if take is best))
