@@ -9,7 +9,7 @@ import pathlib
 import soundfile
 import soxr
 
-from data_prep import engine, listing, sources, tasks
+from data_prep import engine, listing, shared_plan, sources
 from data_prep.files import write_json
 from data_prep.filters import Filters
 from data_prep.jobs import ShardJob
@@ -19,6 +19,7 @@ from data_prep.summary import Summary
 from valle_jax.codec import CodecInfo, get_codec
 from valle_jax.errors import UserError, WorkError
 from valle_jax.evaluation.recognition import pocketsphinx_version
+from valle_jax.parallel.job_array import which_task
 from valle_jax.text import phonemizer
 from valle_jax.text.vocabulary import Vocabulary
 
@@ -123,7 +124,7 @@ def prepare(options: Prepare, progress: bool = True) -> Summary | None:
       UserError: wrong arguments, or `options.out` was begun with other options or from another source.
       WorkError: nothing was usable, or a shard failed again and again.
     """
-    index, count = tasks.which_task(options.shard_index, options.num_shards)
+    index, count = which_task(options.shard_index, options.num_shards)
     if options.language not in phonemizer.languages():
         phonemizer.Phonemizer(options.language)  # raises, with the languages near to it
     codec = get_codec(options.codec, options.codec_weights, implementation="torch").info
@@ -216,7 +217,7 @@ def _begin(
             plan.check_options(deciding, folder)
             return plan
         given = load_speaker_splits(options.split_file) if options.split_file else {}
-        plan = tasks.begin(
+        plan = shared_plan.begin(
             folder,
             sources.list_recordings(options.source, layout),
             lambda recordings: make_plan(

@@ -12,7 +12,7 @@ import time
 
 import tqdm
 
-from data_prep import listing, sources, tasks
+from data_prep import listing, shared_plan, sources
 from data_prep.files import whole_text
 from data_prep.isolation import run_isolated
 from data_prep.plan import Plan, make_plan
@@ -22,6 +22,7 @@ from data_prep.transcription.segmentation import Segmentation
 from data_prep.workers import Worker, map_unordered
 from valle_jax.errors import UserError, WorkError
 from valle_jax.evaluation.recognition import get_recogniser, pocketsphinx_version
+from valle_jax.parallel.job_array import which_task
 
 MANIFEST = "manifest.jsonl"
 REJECTED = "rejected.jsonl"
@@ -90,7 +91,7 @@ def transcribe(options: Transcribe, progress: bool = True) -> bool:
       UserError: wrong arguments, or `options.out` was begun with other options or from another source.
       WorkError: nothing was heard, or a shard failed again and again.
     """
-    index, count = tasks.which_task(options.shard_index, options.num_shards)
+    index, count = which_task(options.shard_index, options.num_shards)
     layout = options.layout
     if layout == "auto":
         layout = sources.detect_layout(options.source, without_text=True)
@@ -136,7 +137,7 @@ def _begin(options: Transcribe, layout: str, folder: pathlib.Path, *, shared: bo
             valid_speakers=0.0,
             seed=0,
         )
-        return tasks.begin(folder, sources.list_recordings(options.source, layout), make, progress=progress)
+        return shared_plan.begin(folder, sources.list_recordings(options.source, layout), make, progress=progress)
     except OSError as error:
         raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
 

@@ -55,9 +55,9 @@ class BatchCommand:
 
     def run(self) -> None:
         """Does the jobs and prints what came of them as one line of JSON."""
-        from data_prep.tasks import which_task
         from valle_jax.inference.batch import Batch, Settings, Totals
         from valle_jax.inference.synthesizer import Synthesizer
+        from valle_jax.parallel.job_array import which_task
         from valle_jax.parallel.mesh import make_mesh, parse_mesh
 
         part, parts = which_task(self.shard_index, self.num_shards)
