@@ -32,6 +32,7 @@ VERBS = {
     "synthesize": ("valle_jax.inference.command", "Synthesize", "text and a voice prompt to audio"),
     "edit": ("valle_jax.inference.edit_command", "Edit", "other words in a recording, in its own voice"),
     "batch": ("valle_jax.inference.batch_command", "BatchCommand", "any number of texts to audio files"),
+    "serve": ("valle_jax.serving.command", "Serve", "texts to audio for whoever asks by HTTP, as OpenAI's API does"),
     "voice": ("valle_jax.inference.voice_command", "VoiceCommand", "voice prompts, encoded once and kept by name"),
     "demo": ("valle_jax.demo.command", "Demo", "a web page: a text, a voice, takes to compare"),
     "evaluate": ("valle_jax.evaluation.command", "Evaluate", "a model by the papers' protocols"),

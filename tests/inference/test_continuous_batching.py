@@ -155,3 +155,42 @@ def test_what_is_too_long_is_refused(ar):
     (task,) = _tasks(1)
     with pytest.raises(UserError, match="slots of 128 and 4"):
         list(Engine(ar, SAMPLING, slots=2, max_tokens=128, max_frames=4).run([task]))
+
+
+def test_tasks_that_come_late_join_those_that_are_drawn(ar):
+    """None says that there is none yet; the codes are those of tasks that were all there."""
+    tasks = _tasks(6)
+    engine = _engine(ar, steps=4)
+    asked = 0
+
+    def late():
+        nonlocal asked
+        for task in tasks:
+            yield task
+            for _ in range(3):
+                asked += 1
+                yield None
+
+    assert _codes(engine, late()) == _codes(_engine(ar), tasks)
+    assert asked == 18
+    assert engine.occupancy.drawn > engine.occupancy.steps  # some were drawn side by side
+
+
+def test_a_task_is_followed_and_dropped(ar):
+    """What is dropped leaves its slots to others and nothing else; more takes than slots are dropped too."""
+    tasks = _tasks(6)
+    (many,) = _tasks(1, takes=6)
+    expected = _codes(_engine(ar), tasks)
+    seen: dict[str, list[list[int]]] = {"followed": [], "dropped": []}
+
+    def follow(name, codes):
+        seen[name].append(codes.tolist())
+        return name == "followed"
+
+    followed = Task("followed", tasks[4].job, tasks[4].keys, lambda codes: follow("followed", codes))
+    dropped = Task("dropped", many.job, many.keys, lambda codes: follow("dropped", codes))
+    codes = _codes(_engine(ar, steps=2), [dropped, followed, *tasks])
+    assert codes == {**expected, "followed": expected["4"]}
+    assert [len(part) for part in seen["followed"]] == sorted({len(part) for part in seen["followed"]})
+    assert all(expected["4"][0][: len(part)] == part for part in seen["followed"])
+    assert 0 < len(seen["dropped"]) <= 4

@@ -100,11 +100,14 @@ class Task:
       name: whatever tells it from others.
       job: what to generate.
       keys: [N], a random key for each take. The prefix is computed once for all.
+      follow: is called at every look at a take that goes on, with its codes so far, int32 [T]. Where it returns False
+        the task is dropped: its slots are free, and it is not yielded.
     """
 
     name: str
     job: Job
     keys: jax.Array
+    follow: Callable[[np.ndarray], bool] | None = None
 
 
 @dataclasses.dataclass
@@ -175,8 +178,11 @@ class Engine:
         self._max_tokens, self._max_frames = bucket(max_tokens), max_frames
         self.occupancy = Occupancy(slots)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Take]]]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[tuple[Task, list[Take]]]:
         """Yields each task with its takes as soon as it is done; takes the next ones only when slots are free.
+
+        None among the tasks says that there is none at the moment: the engine asks again at the next look, and where
+        it has nothing to draw at once, so that the iterable can wait then.
 
         Raises:
           UserError: a task needs more tokens or frames than the engine was made for.
@@ -192,26 +198,42 @@ class Engine:
                 if not opened:
                     fresh = list(itertools.islice(tasks, self._n_prefilled))
                     exhausted = len(fresh) < self._n_prefilled
-                    opened.extend(self._prefill(fresh))
+                    opened.extend(self._prefill([task for task in fresh if task is not None]))
+                    if None in fresh and not opened:
+                        break
                     continue
                 slots = self._empty(opened[0].prefilled) if slots is None else slots
                 slots = self._place(slots, opened[0], free, drawing)
                 if opened[0].placed == len(opened[0].task.keys):
                     opened.popleft()
             if slots is None or not drawing:
-                return
+                if exhausted:
+                    return
+                continue
             leave_at = NEVER if exhausted and not opened else 1
             slots, steps, drawn = self._run(
                 _decode, self._decoder, self._params, slots, self._sampling, self._steps, leave_at
             )
             self.occupancy.steps += int(steps)
             self.occupancy.drawn += int(drawn)
-            for row, take in self._ended(slots, drawing):
+            ended, going_on = self._look(slots, drawing)
+            for row, take in ended:
                 owner, number = drawing.pop(row)
                 free.append(row)
                 owner.takes[number] = take
                 if len(owner.takes) == len(owner.task.keys):
                     yield owner.task, [owner.takes[i] for i in range(len(owner.takes))]
+            dropped = {
+                drawing[row][0]
+                for row, codes in going_on
+                if (follow := drawing[row][0].task.follow) is not None and not follow(codes)
+            }
+            if dropped:
+                rows = [row for row, (owner, _) in drawing.items() if owner in dropped]
+                slots = dataclasses.replace(slots, live=slots.live.at[np.array(rows)].set(False))
+                free += rows
+                drawing = {row: what for row, what in drawing.items() if row not in rows}
+                opened = collections.deque(owner for owner in opened if owner not in dropped)
 
     def _place(self, slots: Slots, owner: _Open, free: list[int], drawing: dict[int, tuple[_Open, int]]) -> Slots:
         """As many takes of a task as slots are free."""
@@ -268,12 +290,15 @@ class Engine:
         slots = jax.tree.map(many, dataclasses.replace(prefilled, keys=prefilled.length))
         return self._run(jax.jit(_on_rows), dataclasses.replace(slots, keys=keys))
 
-    def _ended(self, slots: Slots, rows: Iterable[int]) -> list[tuple[int, Take]]:
-        """Which of the rows have nothing more to draw, and what they drew."""
+    def _look(self, slots: Slots, rows: Iterable[int]) -> tuple[list[tuple[int, Take]], list[tuple[int, np.ndarray]]]:
+        """Which of the rows have nothing more to draw, with what they drew, and the others, with their codes so far."""
         parts = slots.live, slots.codes, slots.length, slots.finished, slots.mean_log_probability
         live, codes, length, finished, log_probability = jax.device_get(parts)
-        return [
-            (row, Take(codes[row, : length[row], None], bool(finished[row]), float(log_probability[row])))
-            for row in rows
-            if not live[row]
-        ]
+        ended, going_on = [], []
+        for row in rows:
+            drawn = codes[row, : length[row]]
+            if live[row]:
+                going_on.append((row, drawn))
+            else:
+                ended.append((row, Take(drawn[:, None], bool(finished[row]), float(log_probability[row]))))
+        return ended, going_on

@@ -183,6 +183,11 @@ def synthesize_long(
         if reading.prompt == "sliding" and len(audios) < len(pieces):
             prompt = _slide(tts, voice, pieces[first], audios[-1], pieces[first + 1])
         progress(len(audios), len(pieces))
+    return merge(pieces, audios, seed)
+
+
+def merge(pieces: Sequence[Piece], audios: Sequence[Audio], seed: int) -> Audio:
+    """The pieces that were said, joined: see `synthesize_long`; `seed` is only noted."""
     pauses = [piece.pause_seconds for piece in pieces]
     samples, spans = join([audio.samples for audio in audios], pauses, audios[0].sample_rate)
     rows = [
