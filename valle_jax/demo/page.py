@@ -118,10 +118,12 @@ class Page:
         transcript = gr.Textbox(
             label="What the recording says", placeholder=f"empty: what {self._recogniser} hears", elem_id="transcript"
         )
-        voice = gr.Dropdown([NO_VOICE, *list_voices(self._voices)], value=NO_VOICE, label="Or a stored voice")
+        voice = gr.Dropdown(
+            [NO_VOICE, *list_voices(self._voices)], value=NO_VOICE, label="Or a stored voice", elem_id="voice"
+        )
         with gr.Row():
             takes = gr.Slider(1, self._most_takes, value=min(2, self._most_takes), step=1, label="Takes", min_width=120)
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=120)
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=120, elem_id="seed")
         button = gr.Button("Speak", variant="primary", elem_id="speak")
         with gr.Accordion("Sampling", open=False):
             temperature = _slider("Temperature", sampling.temperature, 0, 2, 0.05)
