@@ -1,3 +1,20 @@
-"""The random model of tests/inference."""
+"""A model of random decoders."""
 
-from inference.conftest import model_dir, tts  # noqa: F401
+import pytest
+from random_model import save_random_model
+
+from valle_jax.inference.synthesizer import Synthesizer
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory):
+    """Its directory."""
+    path = tmp_path_factory.mktemp("model")
+    save_random_model(path, max_tokens=320)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tts(model_dir):
+    """The synthesizer of that directory."""
+    return Synthesizer.load(model_dir)

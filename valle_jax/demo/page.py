@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 
 from valle_jax.demo.picture import draw_take
-from valle_jax.demo.speaking import Takes, heard, recorded_voice, speak
+from valle_jax.demo.speaking import Takes, heard, read_recording, speak
 from valle_jax.errors import UserError, WorkError
 from valle_jax.inference.request import Options
 from valle_jax.inference.synthesizer import Synthesizer
 from valle_jax.inference.voice import Voice, find_voice, list_voices
+from valle_jax.inference.voice_command import complaints
 
 REPETITION_WINDOW = 10  # VALL-E 2's K
 NO_VOICE = "the recording"
@@ -197,8 +198,12 @@ class Page:
             return find_voice(name, self._voices), transcript
         if recording is None:
             raise UserError("record a voice, upload one, or choose a stored one")
-        transcript = transcript.strip() or heard(self._tts, recording, self._recogniser)
-        return recorded_voice(self._tts, recording, transcript), transcript
+        samples = read_recording(self._tts, recording)
+        transcript = transcript.strip() or heard(self._tts, samples, self._recogniser)
+        voice = self._tts.voice(samples, transcript)
+        for complaint in complaints(samples):
+            gr.Warning(f"the recording can be used, but {complaint}")
+        return voice, transcript
 
     def _show(self, said: Takes, seed: int) -> list[Any]:
         """What fills the places of the takes; the others are hidden."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+
+import numpy as np
 
 from valle_jax.audio import read_audio
 from valle_jax.data.batch import mark_tokens
@@ -17,6 +20,7 @@ from valle_jax.inference.synthesizer import Synthesizer
 from valle_jax.inference.voice import Voice
 from valle_jax.inference.voice_command import SECONDS
 
+_recogniser = functools.cache(get_recogniser)  # loading one takes a second, or more
 RECORDING = "the recording"  # what errors call it: its path is of no use to who uploaded it
 
 
@@ -33,31 +37,21 @@ class Takes:
     best: int
 
 
-def heard(tts: Synthesizer, recording: str | os.PathLike[str], recogniser: str = "pocketsphinx") -> str:
-    """What a recogniser (`get_recogniser`) hears in a recording; UserError where that is no word."""
-    samples = _read(tts, recording)
-    (text,) = get_recogniser(recogniser).transcribe([samples], tts.codec.info.sample_rate)
-    if not text:
-        raise UserError(f"{recogniser} hears no words in {RECORDING}: if it has some, write down what it says")
-    return text
-
-
-def recorded_voice(tts: Synthesizer, recording: str | os.PathLike[str], transcript: str) -> Voice:
-    """The voice of a recording of 0.5 to 20 seconds.
-
-    Raises:
-      UserError: it cannot be read, is too short or too long, or silent; or the transcript has no phonemes.
-    """
-    return tts.voice(_read(tts, recording), transcript)
-
-
-def _read(tts: Synthesizer, recording: str | os.PathLike[str]):
-    """Float32 [samples] at the codec's rate."""
+def read_recording(tts: Synthesizer, path: str | os.PathLike[str]) -> np.ndarray:
+    """A recording of up to 20 s, float32 [samples] at the codec's rate; UserError where it is longer or no audio."""
     rate = tts.codec.info.sample_rate
-    samples = read_audio(recording, rate, end_seconds=SECONDS[1] + 1, name=RECORDING)
+    samples = read_audio(path, rate, end_seconds=SECONDS[1] + 1, name=RECORDING)
     if len(samples) > SECONDS[1] * rate:
         raise UserError(f"{RECORDING} has more than {SECONDS[1]:.0f} s; a voice prompt is best of about 3 s")
     return samples
+
+
+def heard(tts: Synthesizer, samples: np.ndarray, recogniser: str) -> str:
+    """What a recogniser (`get_recogniser`) hears in a recording; UserError where that is no word."""
+    (text,) = _recogniser(recogniser).transcribe([samples], tts.codec.info.sample_rate)
+    if not text:
+        raise UserError(f"{recogniser} hears no words in {RECORDING}: if it has some, write down what it says")
+    return text
 
 
 def speak(tts: Synthesizer, text: str, voice: Voice, *, seed: int, options: Options) -> Takes:
