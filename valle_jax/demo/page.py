@@ -28,6 +28,7 @@ _THEME = gr.themes.Default(
 _PLAYER = gr.WaveformOptions(show_recording_waveform=False)  # the picture below has one with a scale
 _STYLE = """
 .gradio-container { max-width: 1400px !important }
+#takes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)) }
 #takes > * { max-width: 600px }
 """
 

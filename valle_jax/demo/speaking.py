@@ -30,7 +30,7 @@ class Takes:
 
     Attributes:
       audios: the takes, in the order of their keys.
-      best: which of them to keep: the most probable (`most_probable`) of those without problems, or of all.
+      best: which of them to keep: the most probable (`most_probable`) of those with the fewest problems.
     """
 
     audios: list[Audio]
@@ -83,6 +83,6 @@ def speak(tts: Synthesizer, text: str, voice: Voice, *, seed: int, options: Opti
     filled = tts.fill(jobs, [take.codes[:, 0] for take in takes], options)
     takes = [dataclasses.replace(take, codes=codes) for take, codes in zip(takes, filled, strict=True)]
     audios = tts.decode(jobs, takes, seed=seed)
-    good = [take for take, audio in zip(takes, audios, strict=True) if not audio.info["problems"]]
-    best = most_probable(job, good or takes)
+    problems = [len(audio.info["problems"]) for audio in audios]
+    best = most_probable(job, [take for take, n in zip(takes, problems, strict=True) if n == min(problems)])
     return Takes(audios, next(i for i, take in enumerate(takes) if take is best))
