@@ -70,5 +70,5 @@ def test_pictures_of_a_take_and_of_an_empty_one(takes, tmp_path):
     for number, take in enumerate((audio, empty)):
         draw_take(tmp_path / f"{number}.png", take, audio.info["seconds"])
         pictures.append(imread(tmp_path / f"{number}.png"))
-    assert pictures[0].shape == pictures[1].shape == (720, 900, 4)
+    assert pictures[0].shape == pictures[1].shape == (960, 900, 4)
     assert np.abs(pictures[0] - pictures[1]).mean() > 0.05

@@ -15,14 +15,14 @@ _INK = "#4338ca"
 
 
 def draw_take(path: str | os.PathLike[str], audio: Audio, seconds: float) -> None:
-    """Writes a PNG of 900 × 720 pixels.
+    """Writes a PNG of 900 × 960 pixels.
 
     Args:
       path: of the picture.
       audio: the take.
       seconds: length of the time axis, so that pictures of several takes can be compared.
     """
-    figure = Figure(figsize=(6, 4.8), layout="constrained")
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
     waveform, spectrogram, matrix = figure.subplots(3, 1, sharex=True, height_ratios=(2, 4, 3))
     length = max(1, len(audio.samples)) / audio.sample_rate
     waveform.plot(np.arange(len(audio.samples)) / audio.sample_rate, audio.samples, color=_INK, linewidth=0.4)
