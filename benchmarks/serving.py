@@ -4,7 +4,7 @@
     python benchmarks/serving.py --preset small --clients 8 --slots 16
 
 Server and clients run in one process; each client asks again as soon as it has its answer. All rows say the same texts
-of three to seven digits with the same seeds, after everything is compiled. Decoders are random: speech is as long as
+of three to five digits with the same seeds, after everything is compiled. Decoders are random: speech is as long as
 the rate of the prompt says. In the last row few requests may wait.
 """
 
@@ -20,7 +20,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -84,20 +84,21 @@ class Serving:
         options = get_options(self.preset)
         options = dataclasses.replace(options, min_rate_ratio=1.0, max_rate_ratio=1.0, tries=1, batch_size=4)
         draws = random.Random(self.seed)
-        texts = [" ".join(draws.choices(WORDS, k=draws.randint(3, 7))) for _ in range(self.requests)]
+        texts = [" ".join(draws.choices(WORDS, k=draws.randint(3, 5))) for _ in range(self.requests)]
         with tempfile.TemporaryDirectory() as folder:
             prompt = np.sin(np.arange(PROMPT_SECONDS * tts.codec.info.sample_rate) * 0.05).astype(np.float32)
             tts.voice(prompt, PROMPT_TEXT).save(voice_path("voice", folder))
             settings = Settings(options, slots=self.slots, voices=folder, max_waiting=self.requests)
-            rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
+            _print(_COLUMNS)
+            _print(["---"] * len(_COLUMNS))
             with _serving(tts, settings) as (client, service):
-                rows.append(self._batch(tts, settings, texts, folder))
+                _print(self._batch(tts, settings, texts, folder))
                 for stream in (None, "audio"):
                     for clients in self.clients:
-                        rows.append(_row(client, service, texts, clients, stream))
-            with _serving(tts, dataclasses.replace(settings, max_waiting=self.max_waiting)) as (client, service):
-                rows.append(_row(client, service, texts, max(self.clients), None))
-        print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+                        _print(_row(client, service, texts, clients, stream))
+            crowded = dataclasses.replace(settings, max_waiting=self.max_waiting, warm_up=False)
+            with _serving(tts, crowded) as (client, service):
+                _print(_row(client, service, texts, max(self.clients), None))
         print(f"\n{self.requests} requests a row; {jax.devices()[0].device_kind}, {platform.machine()}")
 
     def _model(self) -> ModelDir:
@@ -123,6 +124,10 @@ class Serving:
             seconds = time.perf_counter() - start
         figures = [f"{totals.done / seconds:.2f}", f"{totals.audio_seconds / seconds:.2f}"]
         return ["`valle batch`", *figures, "", "", "", "", "", f"{runner.occupancy:.2f}"]
+
+
+def _print(row: Sequence[str]) -> None:
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
 @contextlib.contextmanager
