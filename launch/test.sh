@@ -14,5 +14,6 @@ pip install --quiet --no-deps resemblyzer==0.1.4
 ruff check .
 ruff format --check .
 mypy
-# Two processes: compiling, which is most of the work, uses one core. A file stays in one, for its fixtures.
-python -m pytest --numprocesses 2 --dist loadfile "$@"
+# Two processes: compiling, which is most of the work, uses one core. A file stays in one, for its fixtures; the order is
+# that of tests/conftest.py.
+python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,10 +1,18 @@
-"""Every test sees eight CPU devices, and silent rank promotion is an error."""
+"""Every test sees eight CPU devices, and silent rank promotion is an error. Compiling is cheap, and done once."""
 
 import os
 import pathlib
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of these programs run once or twice: LLVM's optimizations would cost more than all the rest. 0 switches them on.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # What one process compiled, the others read: those of xdist, and those that tests start.
+    _compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import encodec_models
 import jax  # after the flags, which are read once
@@ -13,7 +21,15 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Begun last, they would leave a core idle at the end.
+LONGEST = ("test_many_hosts", "test_quickstart", "test_end_to_end", "test_overfit", "test_remote_runs", "test_batch")
+
 SHARED = pathlib.Path(os.environ.get("VALLE_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +59,18 @@ def encodec_weights(tmp_path_factory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def v5e():
-    """The devices of a v5e:2x2."""
+    """The devices of a v5e:2x2; what is compiled for devices that are not there cannot be kept."""
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed (the extra `tpu`)")
     # Read when libtpu is loaded: no question to a cloud VM's metadata server, no lock against other processes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
-    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
+    jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,8 @@ def _utterances(seed=0):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("ar", {"d_model": 1024, "n_layers": 3, "n_heads": 16}),
-        ("nar", {"d_model": 1024, "n_layers": 2, "n_heads": 16}),
+        ("ar", {"d_model": 1024, "n_layers": 1, "n_heads": 16}),
+        ("nar", {"d_model": 1024, "n_layers": 1, "n_heads": 16}),
         ("ar", {"positions": "rotary", "group_size": 4}),
         ("nar", {"positions": "rotary", "nar_stage": "token"}),
     ],

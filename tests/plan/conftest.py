@@ -1,10 +1,20 @@
 """A small model and the topologies that plans are made for."""
 
+import jax
 import pytest
 from packed import tiny_config
 
 from valle_jax.config import Config, DataConfig, TrainConfig
 from valle_jax.plan.topology import get_topology
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """What is counted in programs is counted in those that users get."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

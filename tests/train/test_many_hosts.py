@@ -25,7 +25,7 @@ DEVICES = 4  # of all processes together
 class Job:
     """The processes of one start of `valle train`."""
 
-    def __init__(self, count, workdir, mesh, *, dataset, cache, stage="ar", heartbeat_seconds=10, **settings):
+    def __init__(self, count, workdir, mesh, *, dataset, stage="ar", heartbeat_seconds=10, **settings):
         config = loop_config(**{"model__stage": stage} | SETTINGS | settings).to_json()
         values = [f"--set={s}.{name}={value}" for s, fields in config.items() for name, value in fields.items()]
         command = [sys.executable, "-m", "valle_jax.cli", "train", "--preset=tiny", f"--stage={stage}"]
@@ -36,8 +36,6 @@ class Job:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(count),
             "VALLE_HEARTBEAT_SECONDS": str(heartbeat_seconds),
@@ -72,12 +70,12 @@ class Job:
 
 
 @pytest.fixture
-def start(dataset, compiled):
+def start(dataset):
     """Starts a `Job`; what is left of it ends with the test."""
     jobs = []
 
     def starter(*arguments, **settings):
-        jobs.append(Job(*arguments, dataset=dataset, cache=compiled, **settings))
+        jobs.append(Job(*arguments, dataset=dataset, **settings))
         return jobs[-1]
 
     yield starter

@@ -27,14 +27,14 @@ def names(bucket):
     return {name for name in found if not name.startswith("checkpoints/")}
 
 
-def test_killed_and_resumed_on_another_machine(bucket, dataset, compiled, tmp_path, monkeypatch):
+def test_killed_and_resumed_on_another_machine(bucket, dataset, tmp_path, monkeypatch):
     """Two processes that are killed and two that go on, with nothing but the object store in common."""
     data = bucket.put(dataset, "data")
 
     def start(machine):
         (tmp_path / machine).mkdir()
         monkeypatch.setenv("TMPDIR", str(tmp_path / machine))
-        return Job(2, URL, "data=4", dataset=data, cache=compiled)
+        return Job(2, URL, "data=4", dataset=data)
 
     job = start("first")
     deadline = time.monotonic() + 120
