@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from random_model import save_random_model
 
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.inference.batch import Batch, Settings
-from valle_jax.inference.synthesizer import Options
+from valle_jax.inference.synthesizer import Options, Synthesizer
 from valle_jax.inference.voice import voice_path
 
 WORDS = ("one", "two", "three", "four", "five", "six")
@@ -56,6 +57,13 @@ def test_every_job_has_audio_and_a_line(tts, jobs, tmp_path):
         assert len(samples) == line["frames"] * 320
         assert line["tries"] == 1
         assert ("no_end_of_speech" in line["problems"]) == (not line["finished"])
+
+
+def test_a_slot_has_room_for_the_begin_of_audio_token(jobs, tmp_path):
+    save_random_model(tmp_path / "model", prepend_bos=True)
+    settings = Settings(Options(min_rate_ratio=0.0, max_rate_ratio=40.0, tries=1), slots=4, max_tokens=256)
+    totals = _run(Synthesizer.load(tmp_path / "model"), jobs, tmp_path / "out", settings)
+    assert (totals.done, totals.failed) == (12, 0)
 
 
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tts, jobs, tmp_path):
