@@ -4,13 +4,11 @@ import json
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
+from random_model import save_random_model
 
 from valle_jax.cli import main
-from valle_jax.codec import get_codec
-from valle_jax.config import ModelConfig
 from valle_jax.errors import UserError
 from valle_jax.evaluation.codebooks import CodebookAccuracy
 from valle_jax.evaluation.evaluate import evaluate
@@ -22,10 +20,7 @@ from valle_jax.evaluation.runner import Runner
 from valle_jax.evaluation.sample import Figure
 from valle_jax.evaluation.systems import SYSTEMS
 from valle_jax.evaluation.trials import TrialList
-from valle_jax.inference.model_dir import ModelDir, save_model_dir
 from valle_jax.inference.synthesizer import Options, Synthesizer
-from valle_jax.model import build
-from valle_jax.text.vocabulary import Vocabulary
 
 pytest.importorskip("phonemizer", reason="the extra `text` is not installed")
 pytest.importorskip("pocketsphinx", reason="the extra `eval` is not installed")
@@ -57,14 +52,8 @@ def corpus(speech, tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> pathlib.Path:
     """A model directory of random decoders."""
-    codec, vocabulary = get_codec("mel_rvq").info, Vocabulary.default()
-    sizes = {"n_symbols": vocabulary.size, "codebooks": codec.codebooks, "codebook_size": codec.codebook_size}
-    parts = []
-    for stage in ("ar", "nar"):
-        config = ModelConfig(stage, d_model=32, n_layers=1, n_heads=2, d_ff=64, dropout=0.0, **sizes)
-        parts += [config, jax.device_get(build(config).init(jax.random.key(0)))]
     path = tmp_path_factory.mktemp("model")
-    save_model_dir(path, ModelDir(*parts, vocabulary, codec, max_tokens=600), "")
+    save_random_model(path)
     return path
 
 

@@ -7,37 +7,23 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from random_model import save_random_model
 from safetensors.numpy import load_file
 
 from valle_jax import cli
 from valle_jax.codec import get_codec
-from valle_jax.config import ModelConfig
 from valle_jax.inference.batching import Job, ar_batch, generate, nar_batch
-from valle_jax.inference.model_dir import ModelDir, load_model_dir, save_model_dir
+from valle_jax.inference.model_dir import ModelDir, load_model_dir
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import build
-from valle_jax.text.vocabulary import EOS_ID, Vocabulary
+from valle_jax.text.vocabulary import EOS_ID
 
 LAYOUT = {"activation": "relu", "text_attention": "bidirectional"}
 
 
 def save_model(path, codec, **switches):
     """A model directory of random decoders with heads of 64."""
-    vocabulary, parts = Vocabulary.default(), []
-    for stage in ("ar", "nar"):
-        config = ModelConfig(
-            stage,
-            d_model=64,
-            n_layers=2,
-            n_heads=1,
-            d_ff=128,
-            n_symbols=vocabulary.size,
-            codebooks=codec.codebooks,
-            codebook_size=codec.codebook_size,
-            **switches,
-        )
-        parts += [config, jax.device_get(build(config).init(jax.random.key(len(parts))))]
-    save_model_dir(path, ModelDir(*parts, vocabulary, codec, max_tokens=600), "")
+    save_random_model(path, codec, d_model=64, n_layers=2, n_heads=1, d_ff=128, **switches)
 
 
 def job(codebooks):
