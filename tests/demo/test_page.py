@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -96,14 +95,15 @@ def voices(recording, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(browser, model_dir, voices):
-    """Where `valle demo` serves; at the end it is interrupted."""
+    """Where `valle demo` serves; at the end it is terminated."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "valle_jax.cli", "demo", "--model", model_dir, "--port", port, "--voices", voices]
     with subprocess.Popen([*command, *SETTINGS.split()], stdout=subprocess.PIPE, text=True) as server:
         yield server.stdout.readline().strip()
-        server.send_signal(signal.SIGINT)
+        server.terminate()  # SIGINT is ignored by what a shell starts in the background
+        assert server.wait(60) == 0
 
 
 def _wait(browser, condition):
@@ -179,6 +179,7 @@ def test_a_recording_from_the_microphone_is_heard(browser, url):
 
 
 def test_nothing_is_fetched_from_elsewhere(browser, url):
+    browser.get(url)
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     hosts = {part.netloc for part in map(urllib.parse.urlsplit, urls) if part.scheme.startswith(("http", "ws"))}

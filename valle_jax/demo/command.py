@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import tyro
 
@@ -45,7 +46,7 @@ class Demo:
     """File with the codec's weights, where they are not to be fetched."""
 
     def run(self) -> None:
-        """Serves the page until it is interrupted."""
+        """Serves the page until it is interrupted or terminated."""
         if self.most_takes < 1:
             raise UserError(f"most_takes {self.most_takes} must be at least 1")
         options = Options(self.sampling, nar_temperature=self.nar_temperature, nar_guidance=self.nar_guidance)
@@ -54,5 +55,6 @@ class Demo:
         except ImportError:
             raise UserError("the page needs gradio and matplotlib: pip install 'valle-jax[demo]'") from None
         tts = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         page = Page(tts, options, voices=self.voices, recogniser=self.asr, most_takes=self.most_takes)
         page.serve(self.host, self.port)
