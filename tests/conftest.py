@@ -1,4 +1,4 @@
-"""Every test sees eight CPU devices, and silent rank promotion is an error. Compiling is cheap, and done once."""
+"""Every test sees eight CPU devices, and silent rank promotion is an error. Compiling is cheap."""
 
 import os
 import pathlib
@@ -8,8 +8,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 # Most of these programs run once or twice: LLVM's optimizations would cost more than all the rest. 0 switches them on.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What a process compiled that a test started, the next one reads. Not so pytest's own: to write down the programs of
+# hundreds of tests costs memory, and has ended in a segmentation fault of jaxlib.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # What one process compiled, the others read: those of xdist, and those that tests start.
     _compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -19,6 +20,7 @@ import jax  # after the flags, which are read once
 import object_store
 import pytest
 
+jax.config.update("jax_compilation_cache_dir", None)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Begun last, they would leave a core idle at the end.
@@ -59,18 +61,16 @@ def encodec_weights(tmp_path_factory) -> str:
     return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def v5e():
-    """The devices of a v5e:2x2; what is compiled for devices that are not there cannot be kept."""
+    """The devices of a v5e:2x2."""
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed (the extra `tpu`)")
     # Read when libtpu is loaded: no question to a cloud VM's metadata server, no lock against other processes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
-    jax.config.update("jax_enable_compilation_cache", False)
-    yield topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
-    jax.config.update("jax_enable_compilation_cache", True)
+    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
 
 
 @pytest.fixture(scope="session")
