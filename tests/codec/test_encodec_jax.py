@@ -114,7 +114,7 @@ def coded_by_package(package):
     return audio, codes
 
 
-@pytest.mark.parametrize("kbps, codebooks", [(1.5, 2), (3.0, 4), (6.0, 8), (12.0, 16), (24.0, 32)])
+@pytest.mark.parametrize("kbps, codebooks", [(1.5, 2), (6.0, 8), (24.0, 32)])
 def test_every_bandwidth(coded_by_package, encodec_weights, kbps, codebooks):
     audio, expected = coded_by_package
     codec = EncodecJax.load(encodec_weights, bandwidth_kbps=kbps)

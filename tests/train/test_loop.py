@@ -187,6 +187,7 @@ def test_resume_on_another_mesh(whole, stopped, dataset):
         np.testing.assert_allclose(value, flatten(load_params(whole, "latest").params)[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_killed_and_terminated_processes_resume(dataset, tmp_path, capsys):
     """`valle train` gets SIGTERM, is started again, gets SIGKILL, is started again: the metrics of an unbroken run."""
     config = loop_config(train__steps=160, train__checkpoint_every=20, train__evaluate_every=80)

@@ -122,6 +122,7 @@ def test_terminated_killed_and_resumed_by_other_numbers_of_processes(start, data
     np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "whole"), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_terminated_killed_and_resumed_by_the_same_processes_is_bit_equal(start, tmp_path):
     job = start(2, tmp_path / "cut", "data=2,fsdp=2", stage="nar")
     job.wait_for_step(4)
