@@ -19,6 +19,7 @@ import encodec_models
 import jax  # after the flags, which are read once
 import object_store
 import pytest
+from random_model import save_random_model
 
 jax.config.update("jax_compilation_cache_dir", None)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,6 +50,22 @@ def shared() -> pathlib.Path:
     if not (SHARED / "goldens").is_dir():
         pytest.skip(f"no goldens at {SHARED / 'goldens'}; set VALLE_SHARED to the folder that holds them")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> pathlib.Path:
+    """A model directory of random decoders, small enough to serve."""
+    path = tmp_path_factory.mktemp("model")
+    save_random_model(path, max_tokens=320)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tts(model_dir):
+    """The synthesizer of that directory."""
+    from valle_jax.inference.synthesizer import Synthesizer
+
+    return Synthesizer.load(model_dir)
 
 
 @pytest.fixture(scope="session")
