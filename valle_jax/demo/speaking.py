@@ -9,10 +9,9 @@ import os
 import numpy as np
 
 from valle_jax.audio import read_audio
-from valle_jax.data.batch import mark_tokens
 from valle_jax.errors import UserError
 from valle_jax.evaluation.recognition import get_recogniser
-from valle_jax.inference.batching import most_probable, take_keys
+from valle_jax.inference.batching import most_probable, take_keys, within
 from valle_jax.inference.engine import Engine, Task
 from valle_jax.inference.long_text import fits
 from valle_jax.inference.request import Audio, Options, Request
@@ -68,15 +67,9 @@ def speak(tts: Synthesizer, text: str, voice: Voice, *, seed: int, options: Opti
             f"the text is too long to say at once behind a prompt of {voice.seconds:.1f} s: shorten one of them, or "
             "let `valle synthesize` say it in pieces"
         )
-    room = tts.model.max_tokens - job.prefix_length
-    job = dataclasses.replace(job, max_frames=min(job.max_frames, room))
-    engine = Engine(
-        tts.ar,
-        options.sampling,
-        slots=options.best_of,
-        max_tokens=tts.model.max_tokens + mark_tokens(tts.ar[0].config),
-        max_frames=tts.model.max_tokens,
-    )
+    most = tts.model.max_tokens
+    job = within(job, most, tts.ar[0].config)
+    engine = Engine(tts.ar, options.sampling, slots=options.best_of, max_tokens=most, max_frames=most)
     (keys,) = take_keys(seed, [0], options.takes(0))
     ((_, takes),) = engine.run([Task(text, job, keys)])
     jobs = [job] * len(takes)

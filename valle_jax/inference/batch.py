@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 
 from jax.sharding import Mesh
 
-from valle_jax.data.batch import mark_tokens
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, take_keys
+from valle_jax.inference.batching import Job, Take, take_keys, within
 from valle_jax.inference.engine import Engine, Task
 from valle_jax.inference.manifest import BadLine, BatchJob, Results, check_ids, read_jobs
 from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
@@ -185,10 +184,7 @@ class Batch:
     def _utterance(self, job: BatchJob) -> Job:
         voice = self._voice(job.voice, job.prompt, job.prompt_text)
         (utterance,) = self._tts.jobs([Request(job.text, voice)], self._settings.options)
-        room = self._max_tokens - utterance.prefix_length - mark_tokens(self._tts.ar[0].config)
-        if room <= utterance.min_frames:
-            raise UserError(f"prompt, texts and speech need more than the {self._max_tokens} tokens of a slot")
-        return dataclasses.replace(utterance, max_frames=min(utterance.max_frames, room))
+        return within(utterance, self._max_tokens, self._tts.ar[0].config)
 
     def _encode(self, name: str | None, prompt: str | None, prompt_text: str | None) -> Voice:
         if name is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from valle_jax.config import ModelConfig
 from valle_jax.data.batch import KIND_ACOUSTIC, KIND_PROMPT, KIND_STAGE, KIND_TEXT, mark_tokens, text_positions
+from valle_jax.errors import UserError
 from valle_jax.inference.generate import MOST_PROBABLE, Filling, generate_ar, generate_nar
 from valle_jax.inference.sampling import Sampling
 from valle_jax.model import Decoder, Params
@@ -130,6 +131,14 @@ def _add_acoustic(batch: dict[str, np.ndarray], row: int, job: Job, count: int, 
 def ar_prefix_length(job: Job, config: ModelConfig) -> int:
     """Tokens of a job in `ar_batch`, padding not counted."""
     return len(job.text) + mark_tokens(config) + len(job.prompt_codes) // config.codes_per_step
+
+
+def within(job: Job, max_tokens: int, config: ModelConfig) -> Job:
+    """A job that draws no more frames than there is room for in so many tokens; UserError where that is too few."""
+    room = max_tokens - job.prefix_length - mark_tokens(config)
+    if room <= job.min_frames:
+        raise UserError(f"prompt, texts and speech need more than the {max_tokens} tokens that there are")
+    return dataclasses.replace(job, max_frames=min(job.max_frames, room))
 
 
 def ar_batch(jobs: Sequence[Job], decoder: Decoder) -> dict[str, np.ndarray]:

@@ -174,7 +174,7 @@ def synthesize_long(
             before = audios[-1].codes if audios else audio.codes[:0]
             number, tries = first + i, 1
             while (repeated := repeats(before, audio.codes, tts.codec.info)) and tries < reading.tries:
-                again = number + (tries << 24)
+                again = utterance_id(number, tries)
                 (audio,) = tts.synthesize_batch([requests[i]], seed=seed, options=options, first=again)
                 tries += 1
             if repeated:
@@ -184,6 +184,11 @@ def synthesize_long(
             prompt = _slide(tts, voice, pieces[first], audios[-1], pieces[first + 1])
         progress(len(audios), len(pieces))
     return merge(pieces, audios, seed)
+
+
+def utterance_id(piece: int, repeated: int) -> int:
+    """As which utterance a piece is drawn that was drawn so often before and repeated the one before it."""
+    return piece + (repeated << 24)
 
 
 def merge(pieces: Sequence[Piece], audios: Sequence[Audio], seed: int) -> Audio:
