@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 import logging
 import queue
 import secrets
@@ -19,22 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from valle_jax.data.batch import mark_tokens
 from valle_jax.errors import UserError
-from valle_jax.inference.batching import Job, Take, take_keys
+from valle_jax.inference.batching import take_keys, within
 from valle_jax.inference.engine import Engine, Occupancy, Task
-from valle_jax.inference.joints import repeats
-from valle_jax.inference.long_text import Piece, Reading, cut, fits, merge
+from valle_jax.inference.long_text import cut, fits, utterance_id
 from valle_jax.inference.request import Audio, Options, Request
 from valle_jax.inference.streaming import AudioChunk, Pace, StreamDecoder
 from valle_jax.inference.synthesizer import Synthesizer
-from valle_jax.inference.takes import describe
 from valle_jax.inference.voice import Voice, list_voices
+from valle_jax.serving.finishing import Drawn, Finisher
 from valle_jax.serving.metrics import Metrics
 from valle_jax.serving.speech_request import MOST_SEED, SpeechRequest
+from valle_jax.serving.tickets import READING, Stream, Ticket, Utterance
 from valle_jax.serving.warm_up import warm_up
 
-_READING = Reading()
 _log = logging.getLogger("valle.serve")
 
 
@@ -86,67 +83,6 @@ class Settings:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 1")
 
 
-@dataclasses.dataclass(eq=False)
-class Ticket:
-    """A request on its way.
-
-    Attributes:
-      send: gets what comes of it, from a thread of the service: the audio, the chunks of a stream, the last of which
-        has the info, or an error.
-      seed: of its random draws.
-      pieces: that its text is said in; none: the text fits the model.
-      said: those that are done.
-      started: when it came, by `time.perf_counter`.
-      cancelled: whether nobody waits for it any more.
-    """
-
-    send: Callable[[Audio | AudioChunk | Exception], object]
-    seed: int
-    pieces: list[Piece]
-    said: dict[int, tuple[_Utterance, Audio]] = dataclasses.field(default_factory=dict)
-    started: float = dataclasses.field(default_factory=time.perf_counter)
-    cancelled: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """Since it came."""
-        return time.perf_counter() - self.started
-
-
-@dataclasses.dataclass(eq=False)
-class _Stream:
-    """An utterance that is given out while it is drawn."""
-
-    decoder: StreamDecoder
-    codes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))  # so far
-    take: Take | None = None  # once it is drawn
-    parts: list[np.ndarray] = dataclasses.field(default_factory=list)
-    first_audio_seconds: float = 0.0
-
-    @property
-    def due(self) -> bool:
-        """Whether the next chunk can be made."""
-        return self.take is not None or len(self.codes) >= self.decoder.wanted_frames
-
-    @property
-    def last(self) -> bool:
-        """Whether that is the last: where the drawing had ended when the chunk's frames were there."""
-        wanted, there = self.decoder.wanted_frames, len(self.codes)
-        return self.take is not None and (there < wanted or (there == wanted and not self.take.finished))
-
-
-@dataclasses.dataclass(eq=False)
-class _Utterance:
-    """What is drawn at once: the text of a request, or a piece of it."""
-
-    ticket: Ticket
-    job: Job
-    number: int = 0  # of the piece
-    tries: int = 0  # that were drawn
-    repeated: int = 0  # how often it was drawn anew because it began as the piece before ended
-    stream: _Stream | None = None
-
-
 class Service:
     """Says what is asked for, from `start` to `stop`.
 
@@ -182,10 +118,13 @@ class Service:
         self._phonemizing = threading.Lock()  # espeak keeps its state in globals
         self._changed = threading.Condition()  # guards what follows
         self._open: set[Ticket] = set()
-        self._waiting: collections.deque[_Utterance] = collections.deque()
+        self._waiting: collections.deque[Utterance] = collections.deque()
         self._stopping = False
-        self._drawing: dict[Task, _Utterance] = {}
-        self._drawn: queue.SimpleQueue[tuple[_Utterance, np.ndarray, list[Take]] | None] = queue.SimpleQueue()
+        self._drawing: dict[Task, Utterance] = {}
+        self._drawn: queue.SimpleQueue[Drawn | None] = queue.SimpleQueue()
+        self._finisher = Finisher(
+            tts, settings.options, metrics, sizes=self._sizes, again=self._again, close=self._close
+        )
         self._usual_seconds = 1.0
         self._threads = [threading.Thread(target=self._guard, args=[work]) for work in (self._draw, self._finish)]
         self.ready = False
@@ -194,11 +133,6 @@ class Service:
         metrics.watch("drawing_utterances", "Utterances that are being drawn.", lambda: len(self._drawing))
         metrics.watch("slots", "Utterances that can be drawn side by side.", lambda: settings.slots)
         metrics.watch("occupancy", "Share of the slots that drew, since the start.", lambda: self.occupancy.share)
-
-    @property
-    def sample_rate(self) -> int:
-        """Of all audio."""
-        return self._tts.codec.info.sample_rate
 
     @property
     def occupancy(self) -> Occupancy:
@@ -234,7 +168,7 @@ class Service:
             raise UnknownVoiceError(f"no voice {request.voice!r}; GET /v1/voices lists them")
         voice, tts, options = Voice.load(path), self._tts, self._settings.options
         with self._phonemizing:
-            pieces = [] if fits(tts, request.text, voice) else cut(tts, request.text, voice, _READING)
+            pieces = [] if fits(tts, request.text, voice) else cut(tts, request.text, voice, READING)
             if request.stream and pieces:
                 raise UserError("the text is too long to be streamed: leave out stream_format, or split it")
             if request.stream and options.best_of != 1:
@@ -242,9 +176,12 @@ class Service:
             texts = [piece.text for piece in pieces] or [request.text]
             jobs = tts.jobs([Request(text, voice) for text in texts], options)
         ticket = Ticket(send, secrets.randbelow(MOST_SEED) if request.seed is None else request.seed, pieces)
-        utterances = [_Utterance(ticket, self._in_slot(job), number) for number, job in enumerate(jobs)]
+        utterances = [
+            Utterance(ticket, within(job, tts.model.max_tokens, tts.ar[0].config), number)
+            for number, job in enumerate(jobs)
+        ]
         if request.stream:
-            utterances[0].stream = _Stream(StreamDecoder(tts, jobs[0], options, self._settings.pace))
+            utterances[0].stream = Stream(StreamDecoder(tts, jobs[0], options, self._settings.pace))
         with self._changed:
             self._check_room()
             self._open.add(ticket)
@@ -267,13 +204,6 @@ class Service:
             raise BrokenError("the server has stopped working")
         if len(self._waiting) >= self._settings.max_waiting:
             raise FullError(max(1, round(self._usual_seconds)))
-
-    def _in_slot(self, job: Job) -> Job:
-        """A job that draws no more than there is room for."""
-        room = self._tts.model.max_tokens - job.prefix_length - mark_tokens(self._tts.ar[0].config)
-        if room <= job.min_frames:
-            raise UserError("the prompt and the text need more tokens than this model was trained on")
-        return dataclasses.replace(job, max_frames=min(job.max_frames, room))
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Runs a thread's work; where that fails, nobody waits in vain."""
@@ -325,7 +255,7 @@ class Service:
                 utterance = self._waiting.popleft() if self._waiting else None
             yield None if utterance is None else self._task(utterance)
 
-    def _task(self, utterance: _Utterance) -> Task:
+    def _task(self, utterance: Utterance) -> Task:
         ticket = utterance.ticket
 
         def follow(codes: np.ndarray) -> bool:
@@ -335,15 +265,14 @@ class Service:
                 self._drawn.put((utterance, codes, []))
             return not ticket.cancelled
 
-        # A piece that is drawn anew is another utterance, as in `synthesize_long`.
-        number = utterance.number + (utterance.repeated << 24)
+        number = utterance_id(utterance.number, utterance.repeated)
         keys = take_keys(ticket.seed, [number], self._settings.options.takes(utterance.tries))[0]
         task = Task("", utterance.job, keys, follow)
         utterance.tries += 1
         self._drawing[task] = utterance
         return task
 
-    def _again(self, utterance: _Utterance) -> None:
+    def _again(self, utterance: Utterance) -> None:
         """Has an utterance drawn once more, before all others."""
         self._metrics.redrawn.inc()
         with self._changed:
@@ -352,92 +281,8 @@ class Service:
                 self._changed.notify_all()
 
     def _finish(self) -> None:
-        """What the finishing thread does: a chunk of every stream that is due, then a group of whole utterances."""
-        streams: set[_Utterance] = set()
-        whole: list[tuple[_Utterance, list[Take]]] = []
-        while True:
-            idle = not whole and not any(utterance.stream.due for utterance in streams if utterance.stream)
-            arrived = [self._drawn.get()] if idle else []
-            while not self._drawn.empty():
-                arrived.append(self._drawn.get())
-            for what in arrived:
-                if what is None:
-                    return
-                utterance, codes, takes = what
-                if utterance.stream is not None:
-                    utterance.stream.codes, utterance.stream.take = codes, takes[0] if takes else None
-                    streams.add(utterance)
-                else:
-                    whole.append((utterance, takes))
-            for utterance in list(streams):
-                if utterance.ticket.cancelled or self._chunk(utterance):
-                    streams.remove(utterance)
-            whole = [(utterance, takes) for utterance, takes in whole if not utterance.ticket.cancelled]
-            if whole:
-                size = max(size for size in self._sizes if size <= len(whole))
-                self._finish_whole(whole[:size])
-                whole = whole[size:]
-
-    def _chunk(self, utterance: _Utterance) -> bool:
-        """Sends the next chunk of a stream if that is due; True where it was the last."""
-        stream, ticket = utterance.stream, utterance.ticket
-        assert stream is not None
-        if not stream.due:
-            return False
-        last = stream.last
-        chunk = stream.decoder.next(stream.codes, last=last)
-        if not stream.parts:
-            stream.first_audio_seconds = ticket.seconds
-            self._metrics.first_audio.observe(stream.first_audio_seconds)
-        stream.parts.append(chunk.samples)
-        if last:
-            assert stream.take is not None
-            samples = np.concatenate(stream.parts)
-            info = describe(utterance.job, stream.take, samples, self._tts.codec.info)
-            info |= {"tries": 1, "seed": ticket.seed, "first_audio_seconds": stream.first_audio_seconds}
-            self._metrics.bad_takes.inc(bool(info["problems"]))
-            self._close(ticket, info)
-            chunk = dataclasses.replace(chunk, info=info)
-        ticket.send(chunk)
-        return last
-
-    def _finish_whole(self, some: list[tuple[_Utterance, list[Take]]]) -> None:
-        """Audio of some utterances: for those who wait for it, or to be drawn again."""
-        options = self._settings.options
-        audios = self._tts.finish([u.job for u, _ in some], [takes for _, takes in some], options=options)
-        for (utterance, _), audio in zip(some, audios, strict=True):
-            audio.info.update(tries=utterance.tries, seed=utterance.ticket.seed)
-            bad = bool(audio.info["problems"])
-            self._metrics.bad_takes.inc(bad)
-            if bad and utterance.tries < options.tries:
-                self._again(utterance)
-            elif utterance.ticket.pieces:
-                self._join(utterance, audio)
-            else:
-                self._give(utterance.ticket, audio)
-
-    def _join(self, utterance: _Utterance, audio: Audio) -> None:
-        """Keeps a piece; when all are there, has one drawn anew that repeats the one before, or joins them."""
-        ticket = utterance.ticket
-        ticket.said[utterance.number] = utterance, audio
-        if len(ticket.said) < len(ticket.pieces):
-            return
-        said = [ticket.said[number] for number in range(len(ticket.pieces))]
-        for (_, before), (piece, after) in itertools.pairwise(said):
-            if not repeats(before.codes, after.codes, self._tts.codec.info):
-                continue
-            if piece.repeated + 1 < _READING.tries:
-                piece.repeated, piece.tries = piece.repeated + 1, 0
-                del ticket.said[piece.number]
-                return self._again(piece)
-            after.info["problems"] = sorted({*after.info["problems"], "repeat"})
-        self._give(ticket, merge(ticket.pieces, [audio for _, audio in said], ticket.seed))
-
-    def _give(self, ticket: Ticket, audio: Audio) -> None:
-        """Sends a whole."""
-        self._metrics.whole.observe(ticket.seconds)
-        self._close(ticket, audio.info)
-        ticket.send(audio)
+        """What the finishing thread does."""
+        self._finisher.run(self._drawn)
 
     def _close(self, ticket: Ticket, info: dict[str, Any]) -> None:
         """Counts what a ticket got, as its info says."""
