@@ -21,6 +21,7 @@ _BOTH: dict[str, Any] = {
     "model.text_position_step": FRAMES_PER_PHONEME,
     "model.text_position_anchor": "utterance",
     "model.query_key_init": "shared",
+    "model.n_layers": 2,  # twice the steps in the same time teach more than two layers more
     "model.n_heads": 6,
     "train.evaluate_rows": 14,
 }

@@ -18,9 +18,10 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 1_000  # of the AR take as long as what comes after: export, synthesis, measuring, the report
+AFTER_TRAINING_STEPS = 1_300  # of the AR take as long as what comes after: export, synthesis, measuring, the report
 AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
-CALIBRATION_STEPS = 30
+CALIBRATION_STEPS = 12
+EVALUATIONS = 3  # of each decoder while it trains
 NAR_STEP_COST = 1.1  # of an AR step
 MIN_STEPS = 60
 ONE_DEVICE = {"data": 1}  # a batch has one or two rows
@@ -42,7 +43,7 @@ class Quickstart:
     """How long it may take, the installation by launch/quickstart.sh included; what is left goes into training."""
     seed: int = 0
     """Of the corpus, the training and the sampling."""
-    test_utterances: int = 120
+    test_utterances: int = 104
     """Unseen texts in unseen voices to synthesise and measure."""
     steps: tuple[int, int] | None = None
     """Training steps of the AR and the NAR decoder; default: as many as there is time for."""
@@ -77,41 +78,43 @@ class Quickstart:
         from valle_jax.train.loop import train
 
         data = [(out / "dataset", 1.0)]
-        step_seconds = 0.0 if self.steps else self._calibrate(out, clock)
+        step_seconds, start_seconds = (0.0, 0.0) if self.steps else self._calibrate(out, clock)
         steps: dict[Stage, int] = {}
         plan: tuple[tuple[Stage, float, float], ...] = (("ar", AR_SHARE, 1.0), ("nar", 1.0, NAR_STEP_COST))
         for i, (stage, share, cost) in enumerate(plan):
             if self.steps:
                 steps[stage] = self.steps[i]
             else:
-                seconds = share * (clock.left() - AFTER_TRAINING_STEPS * step_seconds)
+                seconds = share * (clock.left() - AFTER_TRAINING_STEPS * step_seconds) - start_seconds
                 steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
             clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
             before = time.time()
             train(self._config(stage, steps[stage]), data, out / stage, mesh=ONE_DEVICE)
-            step_seconds = (time.time() - before) / (steps[stage] * cost)
+            step_seconds = (time.time() - before - start_seconds) / (steps[stage] * cost)
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
 
-    def _calibrate(self, out: pathlib.Path, clock: Clock) -> float:
-        """Seconds per AR step on this machine, from a short run that is thrown away."""
+    def _calibrate(self, out: pathlib.Path, clock: Clock) -> tuple[float, float]:
+        """Seconds per AR step on this machine, and to start and end a training, from a short one that is thrown away."""
         from valle_jax.train.loop import train
 
         clock.say("measuring how fast this machine trains")
-        folder = out / "calibration"
-        train(self._config("ar", CALIBRATION_STEPS), [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
+        folder, before = out / "calibration", time.time()
+        config = self._config("ar", CALIBRATION_STEPS).override({"train.log_every": CALIBRATION_STEPS // 2})
+        train(config, [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
+        spent = time.time() - before
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        speeds = [json.loads(line) for line in lines if "seconds_per_step" in line]
+        step_seconds = [json.loads(line) for line in lines if "seconds_per_step" in line][-1]["seconds_per_step"]
         shutil.rmtree(folder)
-        return speeds[-1]["seconds_per_step"]
+        return step_seconds, spent - CALIBRATION_STEPS * step_seconds
 
     def _config(self, stage: Stage, steps: int) -> Config:
         """The preset `digits` for as many steps."""
         settings: dict[str, Any] = {
             "train.steps": steps,
             "train.seed": self.seed,
-            "train.evaluate_every": max(1, steps // 6),
-            "train.checkpoint_every": max(1, steps // 6),
+            "train.evaluate_every": -(-steps // EVALUATIONS),
+            "train.checkpoint_every": -(-steps // EVALUATIONS),
             "optimizer.warmup_steps": min(50, steps // 4),
         }
         return get_preset("digits", stage).override(settings)
@@ -126,7 +129,7 @@ class Quickstart:
         tts = Synthesizer.load(out / "model")
         sample_rate = tts.codec.info.sample_rate
         cases = load_cases(out / "corpus" / "test", sample_rate)
-        n_controls = min(len(cases), max(SHOWN, len(cases) // 3))  # all that the report shows
+        n_controls = min(len(cases), max(SHOWN, len(cases) // 4))  # all that the report shows
         spoken = speak(tts, cases, self.seed, n_controls)
         codes, lengths = tts.codec.encode([case.prompt for case in cases])
         prompts = tts.codec.decode(codes, lengths)
