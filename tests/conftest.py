@@ -4,10 +4,9 @@ import os
 import pathlib
 import tempfile
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# Most of these programs run once or twice: LLVM's optimizations would cost more than all the rest. 0 switches them on.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+import environments
+
+os.environ.update(environments.with_devices(8))
 # What a process compiled that a test started, the next one reads. Not so pytest's own: to write down the programs of
 # hundreds of tests costs memory, and has ended in a segmentation fault of jaxlib.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -15,6 +15,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from environments import with_devices
 
 import valle_jax
 from valle_jax.audio import write_audio
@@ -35,9 +36,8 @@ TEXT = "seven two nine"
 
 def _run(module: str, *arguments: str | os.PathLike) -> subprocess.CompletedProcess:
     """A command as a user gives it, on one CPU device."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_devices(1))
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done
 

@@ -8,12 +8,13 @@ import sys
 import time
 
 import pytest
+from environments import with_devices
 
 from valle_jax.train.checkpoint import complete_steps
 
 SMALL = ("model.d_model=16", "model.n_layers=1", "model.n_heads=2", "model.d_ff=32", "train.log_every=2")
 STEPS = 12
-ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+ENVIRONMENT = with_devices(1)
 
 LOSSES = """
 from valle_jax.ablation.suite import Member, Suite

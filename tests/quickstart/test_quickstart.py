@@ -1,12 +1,12 @@
 """`valle quickstart` in a process of its own, with decoders that have no time to learn anything."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
+from environments import with_devices
 
 from valle_jax.audio import read_audio
 from valle_jax.cli import main
@@ -19,9 +19,8 @@ for package in ("pocketsphinx", "espeakng_loader", "phonemizer", "matplotlib"):
 def test_it_writes_what_it_promises(tmp_path):
     out = tmp_path / "out"
     arguments = ["quickstart", f"--out={out}", "--minutes=0.2", "--steps", "2", "3", "--test-utterances=8"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "valle_jax.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_devices(1))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "report.html")
     report = json.loads((out / "report.json").read_text())

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from environments import with_devices
 from prometheus_client.parser import text_string_to_metric_families
 
 from valle_jax.inference.request import Options
@@ -267,7 +267,7 @@ def test_the_command_serves_until_it_is_told_to_stop_and_finishes_what_it_began(
     command = [sys.executable, "-m", "valle_jax.cli", "serve", "--model", str(model_dir), *arguments]
     log = tmp_path / "log"
     with open(log, "w") as file:
-        process = subprocess.Popen(command, stderr=file, env={**os.environ, "XLA_FLAGS": ""})
+        process = subprocess.Popen(command, stderr=file, env=with_devices(1))
     try:
         while not (address := re.search(r"http://\S+:[1-9]\d*", log.read_text())):
             assert process.poll() is None

@@ -1,7 +1,6 @@
 """Runs of several real processes on one machine, gloo collectives between them: terminated, killed, hung, resumed."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -11,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from environments import with_devices
 from test_loop import assert_same_params, loop_config, read_metrics
 
 from valle_jax.errors import EXIT_RESTART
@@ -33,9 +33,7 @@ class Job:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}",
+        environment = with_devices(DEVICES // count) | {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(count),
             "VALLE_HEARTBEAT_SECONDS": str(heartbeat_seconds),

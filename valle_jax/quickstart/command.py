@@ -95,7 +95,7 @@ class Quickstart:
         return steps
 
     def _calibrate(self, out: pathlib.Path, clock: Clock) -> tuple[float, float]:
-        """Seconds per AR step on this machine, and to start and end a training, from a short one that is thrown away."""
+        """Seconds per AR step on this machine, and to start and end a training; from one that is thrown away."""
         from valle_jax.train.loop import train
 
         clock.say("measuring how fast this machine trains")
