@@ -15,3 +15,8 @@ def with_devices(count: int) -> dict[str, str]:
     """The environment with so many CPU devices."""
     flags = f"{_FLAGS} --xla_force_host_platform_device_count={count}".strip()
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def as_users_have_it() -> dict[str, str]:
+    """The environment of a program that has much to compute: one device, and nothing switched off."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}

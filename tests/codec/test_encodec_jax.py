@@ -180,8 +180,9 @@ def test_agrees_with_the_torch_adapter(encodec_weights):
     np.testing.assert_array_equal(ours.encode([noise(5000)])[0], theirs.encode([noise(5000)])[0])
 
 
+@pytest.mark.slow
 def test_compiles_for_tpus(codec, v5e):
-    """Ahead of time, the items of a batch shared between four chips."""
+    """`pytest -m slow tests/codec`: ahead of time, the items of a batch shared between four chips; two minutes."""
     mesh = make_mesh({"data": 4}, v5e)
     rows, whole = named_sharding(mesh, ("batch",)), named_sharding(mesh, ())
     graph, state = nnx.split(nnx.eval_shape(lambda: EncodecNetwork(8, 1024)))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from environments import with_devices
+from environments import as_users_have_it
 
 from valle_jax.audio import read_audio
 from valle_jax.cli import main
@@ -20,7 +20,7 @@ def test_it_writes_what_it_promises(tmp_path):
     out = tmp_path / "out"
     arguments = ["quickstart", f"--out={out}", "--minutes=0.2", "--steps", "2", "3", "--test-utterances=8"]
     command = [sys.executable, "-m", "valle_jax.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_devices(1))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=as_users_have_it())
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "report.html")
     report = json.loads((out / "report.json").read_text())

@@ -118,11 +118,11 @@ MESHES = [{"data": d, "fsdp": f, "tensor": t} for d, f, t in itertools.product(S
 
 
 def cases():
-    """All meshes for both stages; those that mix axes, for the NAR, with `-m slow`."""
+    """All meshes for both stages; those of two axes with `-m slow`."""
     for stage in ("ar", "nar"):
         for sizes in MESHES:
             mixed = sorted(sizes.values()) not in ([1, 1, 8], [2, 2, 2])
-            marks = [pytest.mark.slow] if stage == "nar" and mixed else []
+            marks = [pytest.mark.slow] if mixed else []
             yield pytest.param(stage, sizes, {}, marks=marks, id=f"{stage}-{'x'.join(map(str, sizes.values()))}")
     yield pytest.param("ar", {"data": 2, "fsdp": 2, "tensor": 2}, {"model__group_size": 2}, id="groups-2x2x2")
 

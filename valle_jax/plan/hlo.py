@@ -164,5 +164,6 @@ def _trip_count(loop: Instruction, computations: dict[str, dict[str, Instruction
     result = list(instructions.values())[-1]
     if result.opcode != "compare" or "direction=LT" not in result.attributes:
         return None
-    limits = [instructions[name] for name in result.operands if instructions[name].opcode == "constant"]
+    constants = [instructions[name] for name in result.operands if instructions[name].opcode == "constant"]
+    limits = [constant for constant in constants if constant.type.startswith(("s", "u"))]  # counters are integers
     return int(limits[0].arguments) if len(limits) == 1 else None
