@@ -21,12 +21,12 @@ _BOTH: dict[str, Any] = {
     "model.text_position_step": FRAMES_PER_PHONEME,
     "model.text_position_anchor": "utterance",
     "model.query_key_init": "shared",
-    "model.n_layers": 2,  # twice the steps in the same time teach more than two layers more
     "model.n_heads": 6,
     "train.evaluate_rows": 14,
 }
 _STAGE: dict[Stage, dict[str, Any]] = {
     "ar": {
+        "model.n_layers": 1,  # more steps in the same time teach more than more layers, here and in the NAR
         "model.position_amplitude": 2.0,
         "data.join_utterances": 4,
         "train.steps": 1_800,
@@ -35,6 +35,7 @@ _STAGE: dict[Stage, dict[str, Any]] = {
         "train.text_dropout": 0.1,
     },
     "nar": {
+        "model.n_layers": 2,
         "model.code_init": "codec",
         "data.join_utterances": 2,
         "data.nar_prompt": "segment",

@@ -18,11 +18,11 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 1_200  # of the AR take as long as what comes after: export, synthesis, measuring, the report
-AR_SHARE = 0.6  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
-CALIBRATION_STEPS = 12
+AFTER_TRAINING_STEPS = 2_300  # of the AR take as long as what comes after: export, synthesis, measuring, the report
+AR_SHARE = 0.65  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
+CALIBRATION_STEPS = 30
 EVALUATIONS = 3  # of each decoder while it trains
-NAR_STEP_COST = 1.1  # of an AR step
+NAR_STEP_COST = 2.0  # of an AR step
 MIN_STEPS = 60
 ONE_DEVICE = {"data": 1}  # a batch has one or two rows
 

@@ -15,6 +15,8 @@ from valle_jax.codec.base import pad_codes
 from valle_jax.configs import get_options
 from valle_jax.inference.synthesizer import Request, Synthesizer
 
+TAKES = 4  # of each text, of which the most probable one counts
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -81,7 +83,7 @@ def speak(tts: Synthesizer, cases: Sequence[Case], seed: int, n_controls: int) -
     other_prompt = [Request(case.text, next_.prompt, next_.prompt_text) for case, next_ in pairs]
     other_text = [Request(next_.text, case.prompt, case.prompt_text) for case, next_ in pairs]
     # All in one go: fewer shapes to compile, fuller batches.
-    options = get_options("digits")
+    options = dataclasses.replace(get_options("digits"), best_of=TAKES)
     jobs = tts.jobs([*requests, *other_prompt, *other_text], options)
     takes = tts.generate(jobs, seed=seed, options=options)
     said = tts.decode(jobs, takes, seed=seed)
