@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import shutil
+import statistics
 import sys
 import time
 from typing import Any
@@ -88,9 +89,8 @@ class Quickstart:
                 seconds = share * (clock.left() - AFTER_TRAINING_STEPS * step_seconds) - start_seconds
                 steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
             clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
-            before = time.time()
             train(self._config(stage, steps[stage]), data, out / stage, mesh=ONE_DEVICE)
-            step_seconds = (time.time() - before - start_seconds) / (steps[stage] * cost)
+            step_seconds = _step_seconds(out / stage) / cost
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
 
@@ -102,9 +102,7 @@ class Quickstart:
         folder, before = out / "calibration", time.time()
         config = self._config("ar", CALIBRATION_STEPS).override({"train.log_every": CALIBRATION_STEPS // 2})
         train(config, [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
-        spent = time.time() - before
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        step_seconds = [json.loads(line) for line in lines if "seconds_per_step" in line][-1]["seconds_per_step"]
+        spent, step_seconds = time.time() - before, _step_seconds(folder)
         shutil.rmtree(folder)
         return step_seconds, spent - CALIBRATION_STEPS * step_seconds
 
@@ -139,6 +137,12 @@ class Quickstart:
         write_report(out, cases, spoken, scores, sample_rate, facts)
         clock.say("done")
         print((out / "report.html").resolve())
+
+
+def _step_seconds(workdir: pathlib.Path) -> float:
+    """Of a training, by its log: the median, for the first steps compile and the last ones may be few."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return statistics.median_low(json.loads(line)["seconds_per_step"] for line in lines if "seconds_per_step" in line)
 
 
 @dataclasses.dataclass(frozen=True)
