@@ -12,9 +12,9 @@ _FLAGS = "--xla_cpu_use_fusion_emitters=false" if _CHEAP else ""
 
 
 def with_devices(count: int) -> dict[str, str]:
-    """The environment with so many CPU devices."""
-    flags = f"{_FLAGS} --xla_force_host_platform_device_count={count}".strip()
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    """The environment with so many CPU devices. Of a flag that stands there already, the last one counts."""
+    flags = [os.environ.get("XLA_FLAGS", ""), _FLAGS, f"--xla_force_host_platform_device_count={count}"]
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
 
 
 def as_users_have_it() -> dict[str, str]:
