@@ -90,7 +90,8 @@ class Quickstart:
                 steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
             clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
             train(self._config(stage, steps[stage]), data, out / stage, mesh=ONE_DEVICE)
-            step_seconds = _step_seconds(out / stage) / cost
+            if not self.steps:
+                step_seconds = _step_seconds(out / stage) / cost
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
 
@@ -140,7 +141,7 @@ class Quickstart:
 
 
 def _step_seconds(workdir: pathlib.Path) -> float:
-    """Of a training, by its log: the median, for the first steps compile and the last ones may be few."""
+    """Of a training of several steps, by its log; the median, for the last line may be of few."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return statistics.median_low(json.loads(line)["seconds_per_step"] for line in lines if "seconds_per_step" in line)
 
