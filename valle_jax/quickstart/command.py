@@ -19,9 +19,9 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 2_300  # of the AR take as long as what comes after: export, synthesis, measuring, the report
-AR_SHARE = 0.65  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
-CALIBRATION_STEPS = 30
+AFTER_TRAINING_STEPS = 2_200  # of the AR take as long as what comes after: export, synthesis, measuring, the report
+AR_SHARE = 0.63  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
+CALIBRATION_STEPS = 100
 EVALUATIONS = 3  # of each decoder while it trains
 NAR_STEP_COST = 2.0  # of an AR step
 MIN_STEPS = 60
@@ -40,7 +40,7 @@ class Quickstart:
 
     out: str = "quickstart"
     """Folder to write; it must not exist or be empty."""
-    minutes: float = 14.5
+    minutes: float = 14.7
     """How long it may take, the installation by launch/quickstart.sh included; what is left goes into training."""
     seed: int = 0
     """Of the corpus, the training and the sampling."""
