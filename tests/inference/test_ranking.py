@@ -22,9 +22,10 @@ def _take(frames: int, finished: bool, log_probability: float) -> Take:
     return Take(np.zeros((frames, 1), np.int32), finished, log_probability)
 
 
-def test_by_codes_ended_takes_of_a_likely_length_go_first():
-    endless, short, long = _take(100, False, -1.0), _take(60, True, -2.0), _take(160, True, -2.5)
-    unlikely, likely = _take(90, True, -4.0), _take(150, True, -3.0)
+def test_by_codes_takes_that_ended_go_first_and_then_likely_codes_and_lengths():
+    endless, short, long = _take(100, False, -1.0), _take(60, True, -2.0), _take(160, True, -2.1)
+    unlikely, likely = _take(100, True, -4.0), _take(125, True, -2.5)
+    # Less 2 |log(frames / 100)|: -3.02, -3.04, -4, -2.95.
     job = Job(np.arange(4), PROMPT, 0, 300, expected_frames=100)
     assert most_probable(job, [endless, short, long, unlikely, likely]) is likely
     assert most_probable(job, [endless, short, long]) is short

@@ -65,6 +65,6 @@ def get_options() -> Options:
         sampling=Sampling(temperature=0.9, top_k=30, guidance=3.0),
         min_rate_ratio=0.6,
         max_rate_ratio=1.8,
-        nar_temperature=0.65,
-        nar_guidance=2.0,
+        nar_temperature=0.8,
+        nar_guidance=3.25,
     )

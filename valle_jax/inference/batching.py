@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -70,19 +71,20 @@ class Take:
     log_probability: float
 
 
-PLAUSIBLE_RATIO = 1.5  # speech is no more than so many times longer or shorter than its prompt's rate predicts
+LENGTH_WEIGHT = 2.0  # nats per code; a length 10 % off then weighs about as much as takes differ in log-probability
 
 
 def most_probable(job: Job, takes: Sequence[Take]) -> Take:
-    """The best take by its codes: one that ended by itself, of a plausible length, of the highest log-probability.
+    """The best take by its codes: one that ended by itself, of a high log-probability and a plausible length.
 
-    A length is plausible within a factor of `PLAUSIBLE_RATIO` of what the prompt's speaking rate predicts.
+    The mean log-probability alone prefers drawn-out speech. From it goes `LENGTH_WEIGHT` times the distance, in
+    logarithms, of the length from what the prompt's speaking rate predicts.
     """
 
-    def order(take: Take) -> tuple[bool, bool, float]:
-        expected, length = job.expected_frames or len(take.codes), len(take.codes)
-        plausible = expected <= PLAUSIBLE_RATIO * length and length <= PLAUSIBLE_RATIO * expected
-        return take.finished, plausible, take.log_probability
+    def order(take: Take) -> tuple[bool, float]:
+        length = max(1, len(take.codes))
+        distance = abs(math.log(length / (job.expected_frames or length)))
+        return take.finished, take.log_probability - LENGTH_WEIGHT * distance
 
     return max(takes, key=order)
 

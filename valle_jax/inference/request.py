@@ -67,9 +67,10 @@ class Options:
       max_rate_ratio: longest speech allowed, likewise; a take that reaches it has no end of speech.
       tries: how often a text is drawn, with other keys, until its take is no bad one; the last one says what it has.
       best_of: takes of every try, of which one is kept.
-      rank_by: by what it is chosen: "log_probability", the decoder's own mean among the takes that ended by themselves
-        at a plausible length; the lowest word error rate; the highest similarity to the prompt's voice; or as VALL-E 2
-        does: the lowest word error rate among those of a similarity above 0.3, else the highest similarity.
+      rank_by: by what it is chosen: "log_probability", among the takes that ended by themselves the decoder's own mean,
+        less what the length is off the one that the prompt's rate predicts; the lowest word error rate; the highest
+        similarity to the prompt's voice; or as VALL-E 2 does: the lowest word error rate among those of a similarity
+        above 0.3, else the highest similarity.
       recogniser: that hears the words: pocketsphinx, hubert-large, whisper, parakeet, or a model of transformers.
       speaker_model: that compares voices: resemblyzer, wavlm-tdnn, or a model of transformers.
       nar_temperature: 0 takes the NAR's most probable codes; above, those nearest to the expected vectors: see
