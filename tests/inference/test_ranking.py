@@ -25,9 +25,10 @@ def _take(frames: int, finished: bool, log_probability: float) -> Take:
 def test_by_codes_takes_that_ended_go_first_and_then_likely_codes_and_lengths():
     endless, short, long = _take(100, False, -1.0), _take(60, True, -2.0), _take(160, True, -2.1)
     unlikely, likely = _take(100, True, -4.0), _take(125, True, -2.5)
-    # Less 2 |log(frames / 100)|: -3.02, -3.04, -4, -2.95.
+    drawn_out = _take(140, True, -2.4)
+    # Less 2 |log(frames / 100)|: short -3.02, long -3.04, unlikely -4, likely -2.95, drawn out -3.07.
     job = Job(np.arange(4), PROMPT, 0, 300, expected_frames=100)
-    assert most_probable(job, [endless, short, long, unlikely, likely]) is likely
+    assert most_probable(job, [endless, short, long, unlikely, drawn_out, likely]) is likely
     assert most_probable(job, [endless, short, long]) is short
     assert most_probable(job, [endless]) is endless
     unknown = Job(np.arange(4), PROMPT, 0, 300)
