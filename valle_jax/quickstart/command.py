@@ -19,7 +19,7 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 2_200  # of the AR take as long as what comes after: export, synthesis, measuring, the report
+AFTER_TRAINING_STEPS = 2_350  # of the AR take as long as what comes after: export, synthesis, measuring, the report
 AR_SHARE = 0.53  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
 CALIBRATION_STEPS = 100
 EVALUATIONS = 3  # of each decoder while it trains

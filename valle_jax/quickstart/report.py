@@ -20,13 +20,16 @@ from valle_jax.version import __version__
 SHOWN = 8  # cases with players
 PICTURED = 3  # cases with spectrograms
 
+CONTROLS = {
+    "codebook_1": "control: without the NAR, codebook 1 alone",
+    "other_prompt": "control: prompt of another voice",
+    "other_text": "control: text of another case",
+}
 SYSTEMS = {
     "original": "recording",
     "codec": "codec resynthesis of the recording: the best possible",
     "valle": "VALL-E",
-    "codebook_1": "control: without the NAR, codebook 1 alone",
-    "other_prompt": "control: prompt of another voice",
-    "other_text": "control: text of another case",
+    **CONTROLS,
 }
 FIGURES = {
     "digit_accuracy": "digits right",
@@ -36,7 +39,8 @@ FIGURES = {
     "voice_nearest_resemblyzer": "right voice nearest (resemblyzer)",
     "similarity_mel_statistics": "similarity (mel statistics)",
     "similarity_resemblyzer": "similarity (resemblyzer)",
-    "mel_distortion": "mel distortion, dB",
+    "mel_cepstral_distortion": "mel-cepstral distortion, dB",
+    "mel_distortion": "distance of mel spectra, dB",
 }
 
 
@@ -63,6 +67,7 @@ def write_report(
     _draw_spectrograms(out / "pictures" / "spectrograms.png", cases, spoken)
     _draw_losses(out / "pictures" / "losses.png", out)
     values = {name: {k: e.to_json() for k, e in score.estimates.items()} for name, score in scores.items()}
+    changes = {name: {k: e.to_json() for k, e in scores[name].changes.items()} for name in CONTROLS}
     report = {
         "digit_accuracy_unseen": values["valle"]["digit_accuracy"]["value"],
         "digit_accuracy_codec": values["codec"]["digit_accuracy"]["value"],
@@ -71,6 +76,7 @@ def write_report(
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
         "scores": values,
+        "controls": changes,
         "cases": [
             {"text": case.text, "speaker": case.speaker, "heard": scores["valle"].heard[i], **wavs[i]}
             for i, case in enumerate(cases)
@@ -139,10 +145,12 @@ def _draw_losses(path: pathlib.Path, out: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _estimate(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return ""
-    return f"{value['value']:.2f} <small>[{value['low']:.2f}, {value['high']:.2f}]</small>"
+def _cell(value: Mapping[str, float] | None, change: Mapping[str, float] | None) -> str:
+    """An estimate, and of a control below it what it changes."""
+    lines = [] if value is None else [f"{value['value']:.2f} <small>[{value['low']:.2f}, {value['high']:.2f}]</small>"]
+    if change is not None:
+        lines.append(f"<small>{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]</small>")
+    return "<br>".join(lines)
 
 
 def _row(cells: Sequence[str], tag: str = "td") -> str:
@@ -155,7 +163,9 @@ def _page(report: Mapping[str, Any]) -> str:
     shown = [name for name in FIGURES if name in scores["valle"]]
     figures = _row(["", *(FIGURES[name] for name in shown)], "th")
     for system, description in SYSTEMS.items():
-        figures += _row([html.escape(description), *(_estimate(scores[system].get(name)) for name in shown)])
+        changes = report["controls"].get(system, {})
+        cells = (_cell(scores[system].get(name), changes.get(name)) for name in shown)
+        figures += _row([html.escape(description), *cells])
     players = _row(["", "voice prompt", *SYSTEMS], "th")
     for case in report["cases"][:SHOWN]:
         texts = (
@@ -179,7 +189,8 @@ small {{ color: #666 }} audio {{ width: 150px }} img {{ max-width: 100% }}
 <h1>A VALL-E trained on this machine</h1>
 <p>{facts}.</p>
 <p>It read {report["digit_accuracy_unseen"]:.0%} of the digits of {len(report["cases"])} unseen sequences in unseen
-voices, {share:.0%} of what the codec's resynthesis of the recordings reaches. Intervals: 95 %, bootstrap.</p>
+voices, {share:.0%} of what the codec's resynthesis of the recordings reaches. Intervals: 95 %, bootstrap. Below a
+control's figure is how far it lies from VALL-E's on the same cases.</p>
 <table>{figures}</table>
 <h2>Listen</h2><table>{players}</table>
 <h2>Spectrograms</h2><img src="pictures/spectrograms.png" alt="mel spectrograms">

@@ -74,8 +74,8 @@ def speak(tts: Synthesizer, cases: Sequence[Case], seed: int, n_controls: int) -
     """All systems' audio for the cases; the controls that need another pass only for the first `n_controls` cases.
 
     `original`: the recordings. `codec`: their resynthesis, what a perfect model would give. `valle`: the model.
-    Controls: `codebook_1`: the model without its NAR. `other_prompt`: the prompt of the next voice. `other_text`: the
-    text of another case.
+    Controls: `codebook_1`: the model without its NAR, for every case. `other_prompt`: the prompt of the next voice.
+    `other_text`: the text of another case.
     """
     followers = [*cases[1 : n_controls + 1], cases[0]][:n_controls]
     pairs = list(zip(cases, followers, strict=False))
@@ -97,7 +97,7 @@ def speak(tts: Synthesizer, cases: Sequence[Case], seed: int, n_controls: int) -
         "original": Spoken([case.reference for case in cases]),
         "codec": Spoken(tts.codec.decode(codes, lengths)),
         "valle": spoken(slice(first)),
-        "codebook_1": Spoken(tts.codec.decode(*pad_codes([take.codes[:, :1] for take in takes[:n_controls]], 1))),
+        "codebook_1": Spoken(tts.codec.decode(*pad_codes([take.codes[:, :1] for take in takes[:first]], 1))),
         "other_prompt": spoken(slice(first, second)),
         "other_text": spoken(slice(second, None)),
     }
