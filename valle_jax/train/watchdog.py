@@ -40,8 +40,10 @@ class Watchdog:
         self._stop.set()
 
     def _put_up(self) -> None:
-        while not self._stop.wait(self._period):
+        while True:  # at once, so that the report also has one that hangs before a period is over
             distributed.put_up(f"{self._goodput.step} {self._goodput.phase} {time.time():.0f}")
+            if self._stop.wait(self._period):
+                return
 
     def _watch(self) -> None:
         while not self._stop.wait(self._period):
