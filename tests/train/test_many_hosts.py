@@ -57,6 +57,13 @@ class Job:
             assert time.monotonic() < deadline and self.processes[0].poll() is None, self.finish()
             time.sleep(0.01)
 
+    def wait_for_checkpoint(self, step):
+        """Until a checkpoint behind this step is complete: the run goes on while one is written."""
+        deadline = time.monotonic() + 600
+        while complete_steps(self.workdir)[-1] <= step:
+            assert time.monotonic() < deadline and self.processes[0].poll() is None, self.finish()
+            time.sleep(0.01)
+
     def finish(self):
         """Exit codes and standard errors of the processes."""
         try:
@@ -101,7 +108,7 @@ def test_terminated_killed_and_resumed_by_other_numbers_of_processes(start, data
     assert 7 < stopped_at < STEPS and len(losses(tmp_path / "cut")) == stopped_at
 
     job = start(4, tmp_path / "cut", "data=2,tensor=2")
-    job.wait_for_step(stopped_at + 6)  # so that a checkpoint lies between
+    job.wait_for_checkpoint(stopped_at)
     job.signal(signal.SIGKILL, [2])
     codes, errors = job.finish()
     assert codes[2] == -signal.SIGKILL and all(codes), errors
