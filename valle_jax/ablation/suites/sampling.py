@@ -5,7 +5,16 @@ valle ablate sampling --data DATASET --corpus CORPUS --out ablations --preset sm
 
 from valle_jax.ablation.suite import Member, Suite
 
-RULES = {"top_k": 0, "top_p": 1.0, "temperature": 1.0, "repetition_window": 0}
+# What a preset has beside the rules to hold a take in shape is off: it would hide what the rules do.
+RULES = {
+    "top_k": 0,
+    "top_p": 1.0,
+    "temperature": 1.0,
+    "repetition_window": 0,
+    "guidance": 1.0,
+    "min_rate_ratio": 0.0,
+    "max_rate_ratio": 2.5,
+}
 
 
 def aware(threshold: float) -> dict:
