@@ -17,7 +17,7 @@ _CONTAINERS = {
     "pcm": ("audio/pcm", "RAW", "PCM_16"),
 }
 FORMATS = tuple(_CONTAINERS)
-STREAMABLE = ("opus", "wav", "pcm")  # the others' headers name what comes behind them
+STREAMABLE = ("opus", "flac", "wav", "pcm")  # the first frame of an mp3 names the length
 _UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav whose end is not known yet: players read on
 
 
