@@ -172,6 +172,8 @@ def test_a_stream_comes_in_chunks_that_are_a_file(client):
     np.testing.assert_array_equal(_samples(wav[44:]), samples)
     heard, rate = soundfile.read(io.BytesIO(_say(client, response_format="opus", stream_format="audio").content))
     assert (len(heard), rate) == (len(samples), 24000)
+    flac = _say(client, response_format="flac", stream_format="audio")
+    assert flac.headers["Content-Type"] == "audio/flac" and flac.content[:4] == b"fLaC"
 
 
 def test_events_hold_the_chunks_and_at_the_end_the_info(client):
