@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,17 @@ import numpy as np
 
 from valle_jax.evaluation.bootstrap import Estimate
 from valle_jax.evaluation.digits import edit_distance, transcribe_many
+from valle_jax.evaluation.measures import SpectralDistortion
 from valle_jax.evaluation.paired import paired_difference
-from valle_jax.evaluation.sample import Figure, Values
+from valle_jax.evaluation.sample import Figure, Sample, Values
 from valle_jax.evaluation.similarity import KnownVoices, MelStatistics, Resemblyzer, VoiceMeasure
-from valle_jax.evaluation.spectral import mel_cepstral_distortion, mel_distortion
 from valle_jax.quickstart.trial import Case, Spoken
 
 _FIGURES = (
     Figure("digit_accuracy", of="digits_right", per="digits", best=1),
     Figure("end_of_speech", of="finished", best=1),
     Figure("duration_ratio", of="duration_ratio", median=True, best=1),
-    Figure("mel_cepstral_distortion", of="mel_cepstral_distortion"),
-    Figure("mel_distortion", of="mel_distortion"),
+    *SpectralDistortion.figures,
 )
 
 
@@ -70,23 +70,22 @@ def score(
         measure.name: KnownVoices.fit(measure.embed(prompts, sample_rate), speakers, standardise=measure.standardise)
         for measure in measures
     }
-    trials = [case.name for case in cases]
     read = {name: [next(heard) for _ in said.audio] for name, said in spoken.items()}
-    values: dict[str, list[Values]] = {}
+    values = {}
     for name, said in spoken.items():
-        values[name] = [
-            _values(case, words, audio, target)
-            for case, words, audio, target in zip(cases, read[name], said.audio, spoken["codec"].audio, strict=False)
+        targets = spoken["codec"].audio
+        samples = [
+            Sample(case.name, case.speaker, case.text, audio, sample_rate, reference=target)
+            for case, audio, target in zip(cases, said.audio, targets, strict=False)
         ]
-        for row, finished in zip(values[name], said.finished or (), strict=False):
-            row["finished"] = finished
-        for measure in measures:
-            embeddings, voices = measure.embed(said.audio, sample_rate), known[measure.name]
-            nearest = voices.nearest(embeddings)
-            similarities = voices.similarity_to(embeddings, speakers[: len(nearest)])
-            for row, voice, similarity, speaker in zip(values[name], nearest, similarities, speakers, strict=False):
-                row[f"voice_nearest_{measure.name}"] = voice == speaker
-                row[f"similarity_{measure.name}"] = float(similarity)
+        rows = [
+            _utterance(case, words, audio) for case, words, audio in zip(cases, read[name], said.audio, strict=False)
+        ]
+        ends = [{"finished": finished} for finished in said.finished] if said.finished else [{}] * len(samples)
+        spectra = SpectralDistortion().measure(samples)
+        voices = [_voices(measure, known[measure.name], samples) for measure in measures]
+        values[name] = [dict(collections.ChainMap(*row)) for row in zip(rows, ends, spectra, *voices, strict=True)]
+    trials = [case.name for case in cases]
     of_voices = (f"{what}_{measure.name}" for measure in measures for what in ("voice_nearest", "similarity"))
     figures = (*_FIGURES, *(Figure(name, of=name, best=1) for name in of_voices))
 
@@ -99,16 +98,28 @@ def score(
     return {name: of_system(name) for name in spoken}
 
 
-def _values(case: Case, words: list[str], audio: np.ndarray, target: np.ndarray) -> Values:
-    """What needs one utterance alone: the words that were read of it, and the codec's resynthesis of its reference."""
+def _utterance(case: Case, words: list[str], audio: np.ndarray) -> Values:
+    """Of what was said: how many digits of the text were read in it, and its length."""
     text = case.text.split()
     return {
         "digits": len(text),
         "digits_right": len(text) - edit_distance(text, words),
         "duration_ratio": len(audio) / len(case.reference),
-        "mel_cepstral_distortion": mel_cepstral_distortion(target, audio),
-        "mel_distortion": mel_distortion(target, audio),
     }
+
+
+def _voices(measure: VoiceMeasure, known: KnownVoices, samples: Sequence[Sample]) -> list[Values]:
+    """Whether the right voice is the nearest one, and how similar it is."""
+    embeddings = measure.embed([sample.audio for sample in samples], samples[0].sample_rate)
+    speakers = [sample.speaker for sample in samples]
+    rows = zip(known.nearest(embeddings), known.similarity_to(embeddings, speakers), speakers, strict=True)
+    return [
+        {
+            f"voice_nearest_{measure.name}": nearest == speaker,
+            f"similarity_{measure.name}": float(similarity),
+        }
+        for nearest, similarity, speaker in rows
+    ]
 
 
 def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
