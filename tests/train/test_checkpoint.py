@@ -6,35 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from train_helpers import CODEC, VOCABULARY, sized, tiny_config
+from checkpoint_helpers import CONFIG, DECODER, OPTIMIZER, state_of, value_of
+from train_helpers import CODEC, VOCABULARY
 
 from valle_jax import config as config_lib
 from valle_jax.errors import UserError
-from valle_jax.inference.model_dir import flatten
-from valle_jax.model import build
 from valle_jax.parallel.mesh import make_mesh
 from valle_jax.train.checkpoint import Checkpoints, Progress, complete_steps, load_params
-from valle_jax.train.optimizer import make_optimizer
-from valle_jax.train.state import abstract_state, init_state
-
-CONFIG = sized(tiny_config(model__n_layers=1, optimizer__ema_decay=0.5), VOCABULARY.size)
-DECODER = build(CONFIG.model)
-OPTIMIZER = make_optimizer(CONFIG.optimizer, DECODER.axes)
-
-
-@pytest.fixture(scope="module")
-def fresh():
-    """A state over two devices."""
-    return init_state(DECODER, OPTIMIZER, make_mesh({"fsdp": 2}), 0, ema=True)
-
-
-def state_of(fresh, step):
-    """Parameters full of the step's number, an average of half of it."""
-    params, average = (
-        jax.tree.map(lambda x, v=value: jax.device_put(np.full(x.shape, v, np.float32), x.sharding), fresh.params)
-        for value in (step, step / 2)
-    )
-    return dataclasses.replace(fresh, params=params, ema_params=average)
+from valle_jax.train.state import abstract_state
 
 
 def save_run(workdir, fresh, losses, *, keep=2, ema=True):
@@ -50,11 +29,6 @@ def save_run(workdir, fresh, losses, *, keep=2, ema=True):
         checkpoints.save(state, Progress(step, 4 * step, {"model.d_model": 16}, nonfinite=step - 1), loss)
     checkpoints.wait()
     return checkpoints
-
-
-def value_of(run):
-    (value,) = {float(v) for leaf in flatten(run.params).values() for v in np.unique(leaf)}
-    return value
 
 
 def test_the_newest_and_the_best_stay(fresh, tmp_path):

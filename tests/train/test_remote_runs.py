@@ -7,8 +7,8 @@ import time
 import jax
 import numpy as np
 import pytest
+from checkpoint_helpers import CONFIG, state_of, value_of
 from jax.experimental.compilation_cache import compilation_cache
-from test_checkpoint import CONFIG, fresh, state_of, value_of  # noqa: F401 (`fresh` is a fixture)
 from test_loop import loop_config
 from test_many_hosts import SETTINGS, STEPS, Job, losses
 from train_helpers import CODEC, VOCABULARY
@@ -84,7 +84,7 @@ def test_compiled_programs_are_kept_in_the_object_store(bucket):
     assert any(name.startswith("compiled/jit__lambda") for name in bucket.objects)
 
 
-def test_a_half_written_checkpoint_is_never_chosen(bucket, fresh):  # noqa: F811 (the fixture)
+def test_a_half_written_checkpoint_is_never_chosen(bucket, fresh):
     checkpoints = Checkpoints(URL, keep=3)
     for step, loss in enumerate([3.0, 1.0, None, None, None], start=1):
         checkpoints.save(state_of(fresh, step), Progress(step, 4 * step, {}), loss)
