@@ -29,6 +29,7 @@ def counts(plan) -> dict[str, int]:
 # How many trainings of each stage the members come to: what is equal is trained once.
 SHIPPED = {
     "architecture": {"ar": 8, "nar": 8},  # ReLU is what tiny has
+    "nar_decoding": {"ar": 1, "nar": 2},
     "p1_ar_prompt": {"ar": 1, "nar": 1},
     "p1_nar_prompts": {"ar": 1, "nar": 4},
     "sampling": {"ar": 1, "nar": 1},
