@@ -1,13 +1,16 @@
 """What a suite's numbers are made into: power laws, verdicts of controls, the order of columns."""
 
+import dataclasses
+
 import pytest
 from train.train_helpers import write_dataset
 
-from valle_jax.ablation.comparison import compare, is_decisive
+from valle_jax.ablation.comparison import Cell, compare, is_decisive
 from valle_jax.ablation.plan import Training, make_plan
 from valle_jax.ablation.report import write_report
 from valle_jax.ablation.suite import load_suite
 from valle_jax.ablation.training_record import TrainingRecord
+from valle_jax.evaluation.bootstrap import Estimate
 
 
 def loss_of(parameters: float, hours: float) -> float:
@@ -66,6 +69,19 @@ def test_the_report_holds_it(scaled):
     assert {path.name for path in (out / "scale" / "pictures").iterdir()} == {"ar_loss.png", "power_laws.png"}
     row = next(line for line in text.splitlines() if line.startswith("| width 64, data 0.125 |"))
     assert f"{loss_of(12 * 4 * 64**2, 12.5):.2f} worse" in row
+
+
+def test_figures_that_are_0_everywhere_are_a_note_and_no_columns(scaled):
+    comparison, out = scaled
+    pytest.importorskip("matplotlib")
+    zero, one = Cell(Estimate(0.0, 0.0, 0.0, 4)), Cell(Estimate(0.25, 0.0, 0.5, 4))
+    first, *others = comparison.lines
+    lines = [dataclasses.replace(line, cells={**line.cells, "loop": zero, "silent": zero}) for line in others]
+    lines = [dataclasses.replace(first, cells={**first.cells, "loop": zero, "silent": one}), *lines]
+    write_report(out / "zero", dataclasses.replace(comparison, lines=tuple(lines)))
+    text = (out / "zero" / "report.md").read_text()
+    assert "|  | silent | ar loss |" in text
+    assert "0 in every row: loop." in text
 
 
 def test_decisive_figures_are_known_by_how_their_names_begin():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from valle_jax.ablation.comparison import Cell, Comparison, Fit
+from valle_jax.ablation.comparison import Cell, Comparison, Fit, is_decisive
 from valle_jax.ablation.training_record import TrainingRecord
 from valle_jax.errors import UserError
 from valle_jax.evaluation.paired import NO_DIFFERENCE
@@ -52,7 +52,8 @@ def _cell(cell: Cell | None) -> str:
 
 def _figures(results: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows."""
-    names = results.figures
+    zero = _zero(results)
+    names = [name for name in results.figures if name not in zero]
     shows_systems = len({line.row for line in results.lines}) > 1
     rows = []
     for line in results.lines:
@@ -62,6 +63,13 @@ def _figures(results: Comparison) -> tuple[list[str], list[list[str]]]:
         system = [line.row] if shows_systems else []
         rows.append([name, *system, *(_cell(line.cells.get(figure)) for figure in names)])
     return ["", *(["system"] if shows_systems else []), *names], rows
+
+
+def _zero(results: Comparison) -> list[str]:
+    """Figures that decide nothing and are 0 in every row, such as the share of bad takes of a kind that none is."""
+    names = [name for name in results.figures if not is_decisive(results.suite, name)]
+    found = {name: [line.cells[name].value for line in results.lines if name in line.cells] for name in names}
+    return [name for name, values in found.items() if all(value.low == value.high == 0 for value in values)]
 
 
 def _trainings(results: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -102,6 +110,8 @@ def _notes(results: Comparison) -> list[str]:
         "no interval.",
         f"{facts}. {platform.machine()}, {os.cpu_count()} CPUs.",
     ]
+    if zero := _zero(results):
+        notes.append(f"0 in every row: {', '.join(zero)}.")
     if results.fits:
         notes.append("Intervals of the power laws: 95 % by the jackknife over the points.")
     return notes
