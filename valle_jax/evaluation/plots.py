@@ -34,7 +34,7 @@ def draw_plots(results: Results, trials: Sequence[Trial], out: pathlib.Path) -> 
         figure = Figure(figsize=(7, 4), layout="constrained")
         axis = figure.subplots()
         if draw(axis):
-            axis.set(xlabel=x_label, ylabel=title.partition(" by ")[0])
+            axis.set(xlabel=x_label, ylabel=title.partition(" by ")[0].rpartition(":")[2])
             axis.legend(fontsize=7)
             drawn[title] = f"plots/{name}.png"
             figure.savefig(out / drawn[title], dpi=110)
