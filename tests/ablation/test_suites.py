@@ -51,8 +51,8 @@ def test_shipped_suites_are_sound(name, preset, data, tmp_path):
     if preset == "tiny":
         assert counts(plan) == SHIPPED[name]
     for member in suite.members:
-        assert set(member.systems or suite.systems) <= set(SYSTEMS)
-        speak(get_options(preset), member.speaking)
+        assert set(suite.systems_of(member)) <= set(SYSTEMS)
+        speak(get_options(preset), suite.speaking_of(member))
     assert [run.member.name for run in plan.members] == [member.name for member in suite.members]
 
 
@@ -92,6 +92,7 @@ def test_what_decides_a_training_decides_its_folder(data, tmp_path):
         ({"members": (Member("a"), Member("A"))}, "same name"),
         ({"members": (Member("a"), Member("b"))}, "control"),
         ({"members": (Member("a", speaking={"top": 1}, expect="same"),)}, "knows no 'top'"),
+        ({"speaking": {"top": 1}}, "knows no 'top'"),
     ],
 )
 def test_what_is_wrong_with_a_suite(changes, message):
@@ -125,6 +126,11 @@ def test_a_suite_of_ones_own(tmp_path):
     assert load_suite(str(path)).baseline == "a"
     with pytest.raises(UserError, match="no suite 'none': give a Python file"):
         load_suite("none")
+
+
+def test_a_member_speaks_as_all_do_but_for_its_own():
+    suite = two(speaking={"top_p": 0.5, "temperature": 0.7})
+    assert suite.speaking_of(Member("d", speaking={"temperature": 0.9})) == {"top_p": 0.5, "temperature": 0.9}
 
 
 def test_speaking_reaches_options_and_sampling():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from test_synthesizer import TONE
 
-from valle_jax.audio import write_audio
+from valle_jax.audio import read_audio, write_audio
 from valle_jax.cli import main
 from valle_jax.errors import UserError
 from valle_jax.inference.joints import join, repeats, speech_span
-from valle_jax.inference.long_text import Reading, cut, fits, synthesize_long
+from valle_jax.inference.long_text import Reading, cut, fits, stream_long, synthesize_long
+from valle_jax.inference.streaming import Pace
 from valle_jax.inference.synthesizer import Options, Request
 
 TEXT = """One two three. Four, five, six and seven! "Eight nine ten?" Eleven twelve.
@@ -74,6 +75,31 @@ def test_the_whole_is_the_pieces_with_their_pauses(tts, voice):
     assert audio.info["frames"] == len(audio.codes) == sum(row["frames"] for row in rows)
     assert audio.info["seconds"] == len(audio.samples) / 24_000
     assert set(audio.info["problems"]) == {problem for row in rows for problem in row["problems"]}
+
+
+@pytest.mark.parametrize("prompt", ["same", "sliding"])
+def test_a_long_stream_has_the_pieces_and_their_pauses(tts, voice, prompt):
+    """The first while it is drawn, so by other chunks of the NAR, and not again where it is bad."""
+    reading = dataclasses.replace(SHORT, prompt=prompt)
+    options = dataclasses.replace(FAST, tries=1)
+    whole = synthesize_long(tts, TEXT, voice=voice, seed=3, options=options, reading=reading)
+    chunks = list(stream_long(tts, TEXT, voice=voice, seed=3, options=options, reading=reading, pace=Pace(2, 4, 1)))
+    info, rows = chunks[-1].info, chunks[-1].info["pieces"]
+    assert all(chunk.info is None for chunk in chunks[:-1])
+    first = rows[0]["frames"]
+    n_first = len(chunks) - (len(rows) - 1)
+    assert n_first > 1 and sum(len(chunk.codes) for chunk in chunks[:n_first]) == first
+    codes = np.concatenate([chunk.codes for chunk in chunks])
+    np.testing.assert_array_equal(codes[:first, 0], whole.codes[:first, 0])
+    if prompt == "same":
+        np.testing.assert_array_equal(codes[first:], whole.codes[first:])
+    samples = np.concatenate([chunk.samples for chunk in chunks])
+    assert info["seconds"] == len(samples) / 24_000
+    assert info.keys() == whole.info.keys() | {"first_audio_seconds"}
+    for row, following, piece in zip(rows, rows[1:], cut(tts, TEXT, voice, reading), strict=False):
+        assert following["start_seconds"] - row["end_seconds"] == pytest.approx(piece.pause_seconds, abs=1e-3)
+    with pytest.raises(UserError, match="no phonemes"):  # at once
+        stream_long(tts, "?", voice=voice)
 
 
 def test_a_sliding_prompt_is_the_voice_and_the_piece_before(tts, voice, monkeypatch):
@@ -148,9 +174,10 @@ def test_the_command_reads_long_texts_by_itself(model_dir, tmp_path, capsys):
     main([*arguments, "One. Two.", "--long"])
     out = json.loads(capsys.readouterr().out)
     assert [piece["text"] for piece in out["pieces"]] == ["One. Two."] and out["frames"] > 0
-    with pytest.raises(SystemExit) as error:  # it does not fit, but nobody said --long
-        main([*arguments, TEXT, "--stream"])
-    assert error.value.code == 2 and "--stream" in capsys.readouterr().err
+    main([*arguments, TEXT, "--stream"])  # it does not fit, but nobody said --long
+    out = json.loads(capsys.readouterr().out)
+    assert len(out["pieces"]) > 1 and out["first_audio_seconds"] > 0
+    assert len(read_audio(tmp_path / "out.wav", 24_000)) == pytest.approx(24_000 * out["seconds"], abs=1)
 
 
 @pytest.mark.parametrize("wrong", [{"pause_seconds": -0.1}, {"piece_seconds": 0.9}, {"tries": 0}])

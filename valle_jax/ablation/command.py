@@ -25,9 +25,8 @@ _INDEX_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")  # set by SLU
 class Ablate:
     """Train, evaluate and compare the members of a suite; the same command again goes on where it was.
 
-    SUITE is p1_nar_prompts, p1_ar_prompt, valle2_groups, architecture, sampling, nar_decoding, scale, or a Python file
-    (docs/ablations.md). Writes report.md, report.html and results.json to OUT/SUITE; suites with the same OUT share
-    trainings.
+    SUITE is one of the shipped ones, which docs/ablations.md lists, or a Python file. Writes report.md, report.html and
+    results.json to OUT/SUITE; suites with the same OUT share trainings.
 
     Example: valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations --preset tiny
     """

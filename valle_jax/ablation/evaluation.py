@@ -56,13 +56,9 @@ class Evaluation:
     def folder(self) -> pathlib.Path:
         """Of the results; another one if anything that decides them is another."""
         member = self.run.member
-        what = [dataclasses.asdict(self.how), dict(member.speaking), self.systems, member.seed, self.run.model.name]
+        speaking, systems = self.suite.speaking_of(member), self.suite.systems_of(member)
+        what = [dataclasses.asdict(self.how), speaking, systems, member.seed, self.run.model.name]
         return self.out / self.suite.name / f"{member.slug}-{key_of(what)}"
-
-    @property
-    def systems(self) -> tuple[str, ...]:
-        """What of the model is evaluated."""
-        return self.run.member.systems or self.suite.systems
 
     def is_done(self) -> bool:
         """Whether the results are there; they are written last."""
@@ -72,18 +68,19 @@ class Evaluation:
         """Exports the model if no other member did, and evaluates it; what is cached is not computed again."""
         from valle_jax.evaluation.evaluate import evaluate
 
+        member = self.run.member
         self._export()
         evaluate(
             self.run.model,
             self.how.protocol,
             self.how.corpus,
             self.folder,
-            systems=self.systems,
+            systems=self.suite.systems_of(member),
             measures=self.how.measures or None,
             seeds=self.how.seeds,
-            first_seed=self.run.member.seed,
+            first_seed=member.seed,
             limit=self.how.limit,
-            options=speak(get_options(self.how.preset), self.run.member.speaking),
+            options=speak(get_options(self.how.preset), self.suite.speaking_of(member)),
             cache=self.out / "cache",  # members that say the same, of whichever suite, have it once
             codec_weights=self.how.codec_weights,
         )

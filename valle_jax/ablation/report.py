@@ -22,10 +22,11 @@ def write_report(out: pathlib.Path, results: Comparison) -> None:
     """Writes everything into `out`."""
     pictures = _draw(out / "pictures", results)
     (out / "results.json").write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
-    parts = [("Figures", *_figures(results)), ("Trainings", *_trainings(results))]
+    zero = _zero(results)
+    parts = [("Figures", *_figures(results, zero)), ("Trainings", *_trainings(results))]
     if results.fits:
         parts.append(("Power laws: loss = a N^-b + c", *_fits(results.fits)))
-    notes = _notes(results)
+    notes = _notes(results, zero)
     (out / "report.md").write_text(_markdown(results, parts, notes, pictures), encoding="utf-8")
     (out / "report.html").write_text(_html(results, parts, notes, pictures), encoding="utf-8")
 
@@ -50,9 +51,8 @@ def _cell(cell: Cell | None) -> str:
     return f"{text} {cell.verdict}".strip()
 
 
-def _figures(results: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows."""
-    zero = _zero(results)
+def _figures(results: Comparison, zero: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, without the figures that are 0 everywhere."""
     names = [name for name in results.figures if name not in zero]
     shows_systems = len({line.row for line in results.lines}) > 1
     rows = []
@@ -101,7 +101,7 @@ def _fits(fits: Sequence[Fit]) -> tuple[list[str], list[list[str]]]:
     return ["N", "at", "points", "a", "b", "c", "residual, nats"], rows
 
 
-def _notes(results: Comparison) -> list[str]:
+def _notes(results: Comparison, zero: Sequence[str]) -> list[str]:
     facts = "; ".join(f"{name}: {value}" for name, value in results.facts.items())
     notes = [
         f"Baseline: {results.suite.baseline}. Brackets are 95 % bootstrap intervals over the trials. Behind the "
@@ -110,7 +110,7 @@ def _notes(results: Comparison) -> list[str]:
         "no interval.",
         f"{facts}. {platform.machine()}, {os.cpu_count()} CPUs.",
     ]
-    if zero := _zero(results):
+    if zero:
         notes.append(f"0 in every row: {', '.join(zero)}.")
     if results.fits:
         notes.append("Intervals of the power laws: 95 % by the jackknife over the points.")

@@ -64,6 +64,7 @@ class Suite:
       members: the lines of the table; one or more of them are controls.
       stages: that are trained; without the NAR there is no speech, only held-out losses.
       systems: what of each model is evaluated, as `valle evaluate --systems` names it.
+      speaking: fields of `Options` and `Sampling` of every member; a member's own come on top.
       decisive: the figures that answer the question, by the beginning of their names, and by which the controls are
         judged, such as ("similarity",).
       scales: whether held-out losses are fitted by power laws of parameters and data.
@@ -75,6 +76,7 @@ class Suite:
     members: tuple[Member, ...]
     stages: tuple[Stage, ...] = ("ar", "nar")
     systems: tuple[str, ...] = ("valle",)
+    speaking: Settings = dataclasses.field(default_factory=dict)
     decisive: tuple[str, ...] = ()
     scales: bool = False
 
@@ -87,12 +89,20 @@ class Suite:
         if not any(member.expect for member in self.members):
             raise UserError(f"suite {self.name}: no member is a control (`expect`)")
         for member in self.members:
-            for key in sorted(member.speaking.keys() - set(SPEAKING)):
+            for key in sorted(self.speaking_of(member).keys() - set(SPEAKING)):
                 raise UserError(f"suite {self.name}, {member.name}: `speaking` knows no {key!r}")
 
     def member(self, name: str) -> Member:
         """By name."""
         return next(member for member in self.members if member.name == name)
+
+    def systems_of(self, member: Member) -> tuple[str, ...]:
+        """What of a member's model is evaluated."""
+        return member.systems or self.systems
+
+    def speaking_of(self, member: Member) -> dict[str, Any]:
+        """The fields of `Options` and `Sampling` with which a member speaks."""
+        return {**self.speaking, **member.speaking}
 
 
 _SAMPLING = tuple(field.name for field in dataclasses.fields(Sampling))

@@ -12,7 +12,7 @@ import tyro
 
 from valle_jax.audio import audio_writer, check_writable
 from valle_jax.errors import UserError
-from valle_jax.inference.long_text import Reading, fits, synthesize_long
+from valle_jax.inference.long_text import Reading, fits, stream_long, synthesize_long
 from valle_jax.inference.request import Options
 from valle_jax.inference.streaming import Pace
 from valle_jax.inference.synthesizer import Synthesizer
@@ -68,12 +68,11 @@ class Synthesize:
         tts = Synthesizer.load(self.model, language=self.language, codec_weights=self.codec_weights)
         if isinstance(prompt, str) and not self.continual:
             prompt = tts.voice(prompt, self.prompt_text or "")
-        if isinstance(prompt, Voice) and (self.long or not fits(tts, self.text, prompt)):
-            if self.stream:
-                raise UserError("--stream is for texts that the model can say at once: leave it out, or split the text")
-            info = self._say_long(tts, prompt)
-        elif self.stream:
-            info = self._stream(tts, prompt)
+        voice = prompt if isinstance(prompt, Voice) and (self.long or not fits(tts, self.text, prompt)) else None
+        if self.stream:
+            info = self._stream(tts, prompt, voice)
+        elif voice is not None:
+            info = self._say_long(tts, voice)
         else:
             audio = tts.synthesize(self.text, prompt=prompt, seed=self.seed, options=self.speaking)
             audio.save(self.out)
@@ -96,11 +95,17 @@ class Synthesize:
         audio.save(self.out)
         return audio.info
 
-    def _stream(self, tts: Synthesizer, prompt: str | Voice) -> dict[str, Any]:
-        """Writes the text while it is being drawn and returns the info."""
+    def _stream(self, tts: Synthesizer, prompt: str | Voice, long: Voice | None) -> dict[str, Any]:
+        """Writes the text while it is being drawn, in pieces where `long` is their voice, and returns the info."""
+        options, pace, seed = self.speaking, self.pace, self.seed
+        if long is None:
+            chunks = tts.stream(self.text, prompt=prompt, seed=seed, options=options, pace=pace)
+        else:
+            reading = self.reading
+            chunks = stream_long(tts, self.text, voice=long, seed=seed, options=options, reading=reading, pace=pace)
         info: dict[str, Any] = {}
         with audio_writer(self.out, tts.codec.info.sample_rate) as append:
-            for chunk in tts.stream(self.text, prompt=prompt, seed=self.seed, options=self.speaking, pace=self.pace):
+            for chunk in chunks:
                 append(chunk.samples)
                 info = chunk.info or info
         return info

@@ -24,6 +24,52 @@ def speech_span(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
     return (0, 0) if len(loud) == 0 else (int(loud[0]) * size, min((int(loud[-1]) + 1) * size, len(samples)))
 
 
+class Joiner:
+    """Joins pieces of speech as they come, with exactly the pauses between their speech that are asked for.
+
+    What was silent there goes; the first piece keeps what is before its speech.
+
+    Attributes:
+      spans: where the speech of each piece begins and ends, in seconds.
+      length: of all so far, in samples.
+    """
+
+    def __init__(self, sample_rate: int):
+        self.spans: list[tuple[float, float]] = []
+        self.length = 0
+        self._rate = sample_rate
+        self._silence = 0  # behind the speech so far, in samples
+
+    def append(self, part: np.ndarray, pause_seconds: float = 0.0, *, trim_end: bool) -> np.ndarray:
+        """What comes behind all before: the pause, as far as that is not silent already, and the piece.
+
+        Args:
+          part: float32 [samples].
+          pause_seconds: before its speech; of no effect with the first piece.
+          trim_end: the silence behind its speech goes, too.
+
+        Returns:
+          Float32 [samples].
+        """
+        fade = round(_FADE_SECONDS * self._rate)
+        ramp = np.linspace(0, 1, fade, dtype=np.float32)
+        begin, end = speech_span(part, self._rate)
+        padded = np.pad(part, fade)  # its coordinates are moved by a fade
+        first, pause = not self.spans, np.zeros(0, np.float32)
+        if not first:
+            padded[begin : begin + fade] *= ramp
+            pause = np.zeros(max(0, round(pause_seconds * self._rate) - self._silence - fade), np.float32)
+        if trim_end:
+            padded[end + fade : end + 2 * fade] *= ramp[::-1]
+        kept = padded[fade if first else begin : end + 2 * fade if trim_end else len(part) + fade]
+        lead = begin if first else fade
+        start = self.length + len(pause) + lead
+        self.spans.append((start / self._rate, (start + end - begin) / self._rate))
+        self.length += len(pause) + len(kept)
+        self._silence = len(kept) - lead - (end - begin)
+        return np.concatenate([pause, kept])
+
+
 def join(
     parts: Sequence[np.ndarray], pauses: Sequence[float], sample_rate: int
 ) -> tuple[np.ndarray, list[tuple[float, float]]]:
@@ -34,25 +80,13 @@ def join(
     Returns:
       Float32 [samples], and where the speech of each piece begins and ends in it, in seconds.
     """
-    fade = round(_FADE_SECONDS * sample_rate)
-    ramp = np.linspace(0, 1, fade, dtype=np.float32)
-    joined: list[np.ndarray] = []
-    spans = []
-    for i, part in enumerate(parts):
-        begin, end = speech_span(part, sample_rate)
-        first, last = i == 0, i == len(parts) - 1
-        padded = np.pad(part, fade)  # its coordinates are moved by a fade
-        if not first:
-            padded[begin : begin + fade] *= ramp
-        if not last:
-            padded[end + fade : end + 2 * fade] *= ramp[::-1]
-        kept = padded[fade if first else begin : len(part) + fade if last else end + 2 * fade]
-        start = sum(map(len, joined)) + (begin if first else fade)
-        spans.append((start / sample_rate, (start + end - begin) / sample_rate))
-        joined.append(kept)
-        if not last:
-            joined.append(np.zeros(max(0, round(pauses[i] * sample_rate) - 2 * fade), np.float32))
-    return np.concatenate(joined), spans
+    joiner = Joiner(sample_rate)
+    before = [0.0, *pauses[: len(parts) - 1]]
+    joined = [
+        joiner.append(part, pause, trim_end=number < len(parts))
+        for number, (part, pause) in enumerate(zip(parts, before, strict=True), 1)
+    ]
+    return np.concatenate(joined), joiner.spans
 
 
 def repeats(before: np.ndarray, after: np.ndarray, codec: CodecInfo) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from valle_jax.errors import UserError
-from valle_jax.inference.joints import join, repeats
+from valle_jax.inference.joints import Joiner, join, repeats
+from valle_jax.inference.streaming import AudioChunk, Pace
 from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
 from valle_jax.inference.voice import Voice
 from valle_jax.text.sentences import clauses, paragraphs, sentences
@@ -169,21 +170,79 @@ def synthesize_long(
     while len(audios) < len(pieces):
         first = len(audios)
         some = pieces[first : first + (options.batch_size if reading.prompt == "same" else 1)]
-        requests = [Request(piece.text, prompt) for piece in some]
-        for i, audio in enumerate(tts.synthesize_batch(requests, seed=seed, options=options, first=first)):
-            before = audios[-1].codes if audios else audio.codes[:0]
-            number, tries = first + i, 1
-            while (repeated := repeats(before, audio.codes, tts.codec.info)) and tries < reading.tries:
-                again = utterance_id(number, tries)
-                (audio,) = tts.synthesize_batch([requests[i]], seed=seed, options=options, first=again)
-                tries += 1
-            if repeated:
-                audio.info["problems"] = [*audio.info["problems"], "repeat"]
-            audios.append(audio)
-        if reading.prompt == "sliding" and len(audios) < len(pieces):
-            prompt = _slide(tts, voice, pieces[first], audios[-1], pieces[first + 1])
+        audios += _say(tts, some, prompt, audios, seed=seed, options=options, tries=reading.tries)
+        prompt = _next_prompt(tts, voice, pieces, audios, reading)
         progress(len(audios), len(pieces))
     return merge(pieces, audios, seed)
+
+
+def stream_long(
+    tts: Synthesizer,
+    text: str,
+    *,
+    voice: Voice,
+    seed: int = 0,
+    options: Options = Options(),
+    reading: Reading = Reading(),
+    pace: Pace = Pace(),
+) -> Iterator[AudioChunk]:
+    """Says a text of any length and yields it in chunks: the first piece while it is drawn, each other one as a whole.
+
+    So only the first piece cannot be drawn again. The pieces have the codebook 1 of `synthesize_long`, the first that
+    of one try; the silence behind the first counts as its pause, and makes that longer where it is.
+
+    Raises:
+      UserError: as `cut` and `Synthesizer.stream` do; at once.
+    """
+    pieces = cut(tts, text, voice, reading)
+    first = tts.stream(pieces[0].text, prompt=voice, seed=seed, options=options, pace=pace)
+    return _chunks(tts, pieces, first, voice, seed, options, reading)
+
+
+def _chunks(
+    tts: Synthesizer,
+    pieces: Sequence[Piece],
+    first: Iterator[AudioChunk],
+    voice: Voice,
+    seed: int,
+    options: Options,
+    reading: Reading,
+) -> Iterator[AudioChunk]:
+    joiner = PieceJoiner(pieces, seed)
+    for chunk in first:
+        yield joiner.stream(chunk)
+    while len(joiner.audios) < len(pieces):
+        some = pieces[len(joiner.audios) :][:1]
+        prompt = _next_prompt(tts, voice, pieces, joiner.audios, reading)
+        (audio,) = _say(tts, some, prompt, joiner.audios, seed=seed, options=options, tries=reading.tries)
+        yield joiner.append(audio)
+
+
+def _say(
+    tts: Synthesizer,
+    pieces: Sequence[Piece],
+    prompt: Voice,
+    before: Sequence[Audio],
+    *,
+    seed: int,
+    options: Options,
+    tries: int,
+) -> list[Audio]:
+    """The pieces behind those that were said before, drawn side by side, and again where one repeats another."""
+    first, codes = len(before), before[-1].codes if before else None
+    requests = [Request(piece.text, prompt) for piece in pieces]
+    audios = tts.synthesize_batch(requests, seed=seed, options=options, first=first)
+    for i, request in enumerate(requests):
+        for number in range(1, tries + 1):
+            if codes is None or not repeats(codes, audios[i].codes, tts.codec.info):
+                break
+            if number == tries:
+                audios[i].info["problems"] = [*audios[i].info["problems"], "repeat"]
+            else:
+                again = utterance_id(first + i, number)
+                (audios[i],) = tts.synthesize_batch([request], seed=seed, options=options, first=again)
+        codes = audios[i].codes
+    return audios
 
 
 def utterance_id(piece: int, repeated: int) -> int:
@@ -191,18 +250,70 @@ def utterance_id(piece: int, repeated: int) -> int:
     return piece + (repeated << 24)
 
 
+class PieceJoiner:
+    """Gives out the pieces of a text one by one, the first of them while it is drawn.
+
+    Attributes:
+      audios: the pieces that were given out.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], seed: int):
+        """`seed` is only noted."""
+        self.audios: list[Audio] = []
+        self._pieces, self._seed = pieces, seed
+        self._first: list[AudioChunk] = []
+        self._joiner: Joiner | None = None
+        self._first_audio_seconds = 0.0
+
+    def stream(self, chunk: AudioChunk) -> AudioChunk:
+        """A chunk of the first piece, which ends with the one that has the info."""
+        self._first.append(chunk)
+        if chunk.info is None:
+            return chunk
+        self._first_audio_seconds = chunk.info.pop("first_audio_seconds")
+        samples, codes = (np.concatenate([getattr(c, name) for c in self._first]) for name in ("samples", "codes"))
+        self._joiner = Joiner(chunk.sample_rate)
+        self._joiner.append(samples, trim_end=False)
+        self.audios.append(Audio(samples, chunk.sample_rate, chunk.info, codes))
+        return dataclasses.replace(chunk, info=self._info())
+
+    def append(self, audio: Audio) -> AudioChunk:
+        """The next piece, and the pause before it."""
+        assert self._joiner is not None, "the first piece is streamed"
+        pause = self._pieces[len(self.audios) - 1].pause_seconds
+        self.audios.append(audio)
+        samples = self._joiner.append(audio.samples, pause, trim_end=len(self.audios) < len(self._pieces))
+        return AudioChunk(samples, audio.sample_rate, audio.codes, self._info())
+
+    def _info(self) -> dict[str, Any] | None:
+        """Of the whole, once all is there."""
+        if len(self.audios) < len(self._pieces):
+            return None
+        assert self._joiner is not None
+        info = _describe(self._pieces, self.audios, self._joiner.spans, self._joiner.length, self._seed)
+        return info | {"first_audio_seconds": self._first_audio_seconds}
+
+
 def merge(pieces: Sequence[Piece], audios: Sequence[Audio], seed: int) -> Audio:
     """The pieces that were said, joined: see `synthesize_long`; `seed` is only noted."""
     pauses = [piece.pause_seconds for piece in pieces]
     samples, spans = join([audio.samples for audio in audios], pauses, audios[0].sample_rate)
+    info = _describe(pieces, audios, spans, len(samples), seed)
+    return Audio(samples, audios[0].sample_rate, info, np.concatenate([audio.codes for audio in audios]))
+
+
+def _describe(
+    pieces: Sequence[Piece], audios: Sequence[Audio], spans: Sequence[tuple[float, float]], length: int, seed: int
+) -> dict[str, Any]:
+    """The info of the whole, of `length` samples, and of its pieces."""
     rows = [
         {"text": piece.text, "start_seconds": start, "end_seconds": end, **audio.info}
         for piece, audio, (start, end) in zip(pieces, audios, spans, strict=True)
     ]
     frames = [row["frames"] for row in rows]
-    info = {
+    return {
         "frames": sum(frames),
-        "seconds": len(samples) / audios[0].sample_rate,
+        "seconds": length / audios[0].sample_rate,
         "finished": all(row["finished"] for row in rows),
         "log_probability": float(np.average([row["log_probability"] for row in rows], weights=np.maximum(frames, 1))),
         "problems": sorted({problem for row in rows for problem in row["problems"]}),
@@ -210,16 +321,20 @@ def merge(pieces: Sequence[Piece], audios: Sequence[Audio], seed: int) -> Audio:
         "seed": seed,
         "pieces": rows,
     }
-    return Audio(samples, audios[0].sample_rate, info, np.concatenate([audio.codes for audio in audios]))
 
 
-def _slide(tts: Synthesizer, voice: Voice, piece: Piece, audio: Audio, following: Piece) -> Voice:
-    """The prompt of the following piece: the voice and the piece before, if that was good and leaves it room."""
+def _next_prompt(
+    tts: Synthesizer, voice: Voice, pieces: Sequence[Piece], said: Sequence[Audio], reading: Reading
+) -> Voice:
+    """Of what follows: the voice, and where the prompt slides also the last piece, if that was good and leaves room."""
+    if reading.prompt == "same" or len(said) == len(pieces) or said[-1].info["problems"]:
+        return voice
+    piece = pieces[len(said) - 1]
     (phonemes,) = tts.phonemize([piece.text])
     slid = dataclasses.replace(
         voice,
-        codes=np.concatenate([voice.codes, audio.codes.astype(voice.codes.dtype)]),
+        codes=np.concatenate([voice.codes, said[-1].codes.astype(voice.codes.dtype)]),
         text=f"{voice.text} {piece.text}",
         phonemes=f"{voice.phonemes} {phonemes}",
     )
-    return slid if not audio.info["problems"] and fits(tts, following.text, slid) else voice
+    return slid if fits(tts, pieces[len(said)].text, slid) else voice

@@ -19,11 +19,11 @@ from valle_jax.errors import UserError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 2_350  # of the AR take as long as what comes after: export, synthesis, measuring, the report
-AR_SHARE = 0.53  # of the training time; the rest is for the NAR, without which the voice is not the prompt's
-CALIBRATION_STEPS = 100
+AFTER_TRAINING_STEPS = 800  # of both decoders take as long as what follows: export, synthesis, measuring, the report
+# Of the training time that is left when it begins. Without a good NAR, the voice is not the prompt's.
+SHARES: dict[Stage, float] = {"ar": 0.53, "nar": 1.0}
+CALIBRATION_STEPS = 80
 EVALUATIONS = 3  # of each decoder while it trains
-NAR_STEP_COST = 2.0  # of an AR step
 MIN_STEPS = 60
 ONE_DEVICE = {"data": 1}  # a batch has one or two rows
 
@@ -40,7 +40,7 @@ class Quickstart:
 
     out: str = "quickstart"
     """Folder to write; it must not exist or be empty."""
-    minutes: float = 14.7
+    minutes: float = 14.5
     """How long it may take, the installation by launch/quickstart.sh included; what is left goes into training."""
     seed: int = 0
     """Of the corpus, the training and the sampling."""
@@ -76,36 +76,44 @@ class Quickstart:
     def _train(self, out: pathlib.Path, clock: Clock) -> dict[Stage, int]:
         """Trains both stages and exports the model; returns the steps."""
         from valle_jax.inference.export import export_model
-        from valle_jax.train.loop import train
 
-        data = [(out / "dataset", 1.0)]
-        step_seconds, start_seconds = (0.0, 0.0) if self.steps else self._calibrate(out, clock)
-        steps: dict[Stage, int] = {}
-        plan: tuple[tuple[Stage, float, float], ...] = (("ar", AR_SHARE, 1.0), ("nar", 1.0, NAR_STEP_COST))
-        for i, (stage, share, cost) in enumerate(plan):
-            if self.steps:
-                steps[stage] = self.steps[i]
-            else:
-                seconds = share * (clock.left() - AFTER_TRAINING_STEPS * step_seconds) - start_seconds
-                steps[stage] = max(MIN_STEPS, math.floor(seconds / (step_seconds * cost)))
-            clock.say(f"training the {stage.upper()} decoder, {steps[stage]:,} steps")
-            train(self._config(stage, steps[stage]), data, out / stage, mesh=ONE_DEVICE)
-            if not self.steps:
-                step_seconds = _step_seconds(out / stage) / cost
+        if self.steps:
+            steps = dict(zip(SHARES, self.steps, strict=True))
+            for stage in SHARES:
+                self._train_stage(out, clock, stage, steps[stage])
+        else:
+            steps = self._train_by_the_clock(out, clock)
         export_model(out / "ar", out / "nar", out / "model", which="best")
         return steps
 
-    def _calibrate(self, out: pathlib.Path, clock: Clock) -> tuple[float, float]:
-        """Seconds per AR step on this machine, and to start and end a training; from one that is thrown away."""
+    def _train_by_the_clock(self, out: pathlib.Path, clock: Clock) -> dict[Stage, int]:
+        """Trains both stages for as many steps as there is time for; returns the steps."""
+        clock.say("measuring how fast this machine trains")
+        pace = {stage: self._calibrate(out, stage) for stage in SHARES}
+        steps: dict[Stage, int] = {}
+        for stage, share in SHARES.items():
+            seconds_left = clock.left() - AFTER_TRAINING_STEPS * sum(of.step for of in pace.values())
+            steps[stage] = max(MIN_STEPS, math.floor((share * seconds_left - pace[stage].start) / pace[stage].step))
+            self._train_stage(out, clock, stage, steps[stage])
+            pace[stage] = dataclasses.replace(pace[stage], step=_step_seconds(out / stage))
+        return steps
+
+    def _train_stage(self, out: pathlib.Path, clock: Clock, stage: Stage, steps: int) -> None:
         from valle_jax.train.loop import train
 
-        clock.say("measuring how fast this machine trains")
+        clock.say(f"training the {stage.upper()} decoder, {steps:,} steps")
+        train(self._config(stage, steps), [(out / "dataset", 1.0)], out / stage, mesh=ONE_DEVICE)
+
+    def _calibrate(self, out: pathlib.Path, stage: Stage) -> Pace:
+        """Of a stage on this machine; from a training that is thrown away."""
+        from valle_jax.train.loop import train
+
         folder, before = out / "calibration", time.time()
-        config = self._config("ar", CALIBRATION_STEPS).override({"train.log_every": CALIBRATION_STEPS // 2})
+        config = self._config(stage, CALIBRATION_STEPS).override({"train.log_every": CALIBRATION_STEPS // 2})
         train(config, [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
-        spent, step_seconds = time.time() - before, _step_seconds(folder)
+        spent, step = time.time() - before, _step_seconds(folder)
         shutil.rmtree(folder)
-        return step_seconds, spent - CALIBRATION_STEPS * step_seconds
+        return Pace(step, spent - CALIBRATION_STEPS * step)
 
     def _config(self, stage: Stage, steps: int) -> Config:
         """The preset `digits` for as many steps."""
@@ -138,6 +146,19 @@ class Quickstart:
         write_report(out, cases, spoken, scores, sample_rate, facts)
         clock.say("done")
         print((out / "report.html").resolve())
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast a stage trains.
+
+    Attributes:
+      step: seconds of a step.
+      start: seconds to start and end a training, evaluations included.
+    """
+
+    step: float
+    start: float
 
 
 def _step_seconds(workdir: pathlib.Path) -> float:

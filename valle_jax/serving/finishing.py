@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from valle_jax.inference.batching import Take
 from valle_jax.inference.joints import repeats
 from valle_jax.inference.long_text import merge
 from valle_jax.inference.request import Audio, Options
+from valle_jax.inference.streaming import AudioChunk
 from valle_jax.inference.synthesizer import Synthesizer
 from valle_jax.inference.takes import describe
 from valle_jax.serving.metrics import Metrics
@@ -31,7 +31,7 @@ class Finisher:
       options: how everything is said.
       metrics: where it counts what it does.
       sizes: how many utterances are finished side by side; few, so that few programs are compiled.
-      again: has an utterance drawn once more.
+      draw: has utterances drawn before all that wait.
       close: is called with a ticket and the info of what it gets, before that is sent.
     """
 
@@ -42,11 +42,11 @@ class Finisher:
         metrics: Metrics,
         *,
         sizes: list[int],
-        again: Callable[[Utterance], None],
+        draw: Callable[[Sequence[Utterance]], None],
         close: Callable[[Ticket, dict[str, Any]], None],
     ):
         self._tts, self._options, self._metrics, self._sizes = tts, options, metrics, sizes
-        self._again, self._close = again, close
+        self._draw, self._close = draw, close
 
     def run(self, drawn: queue.SimpleQueue[Drawn | None]) -> None:
         """Finishes what comes, until None does: a chunk of every stream that is due, then a group of wholes."""
@@ -86,6 +86,7 @@ class Finisher:
         if not stream.parts:
             stream.first_audio_seconds = ticket.seconds
             self._metrics.first_audio.observe(stream.first_audio_seconds)
+            self._draw(ticket.later)
         stream.parts.append(chunk.samples)
         if last:
             assert stream.take is not None
@@ -93,9 +94,14 @@ class Finisher:
             info = describe(utterance.job, stream.take, samples, self._tts.codec.info)
             info |= {"tries": 1, "seed": ticket.seed, "first_audio_seconds": stream.first_audio_seconds}
             self._metrics.bad_takes.inc(bool(info["problems"]))
-            self._close(ticket, info)
             chunk = dataclasses.replace(chunk, info=info)
-        ticket.send(chunk)
+        if ticket.joiner is None:
+            self._send(ticket, chunk)
+        else:
+            self._send(ticket, ticket.joiner.stream(chunk))
+            if last:
+                ticket.audios.append(ticket.joiner.audios[0])
+                self._join(ticket)
         return last
 
     def _finish(self, some: list[tuple[Utterance, list[Take]]]) -> None:
@@ -107,28 +113,37 @@ class Finisher:
             bad = bool(audio.info["problems"])
             self._metrics.bad_takes.inc(bad)
             if bad and utterance.tries < options.tries:
-                self._again(utterance)
+                self._redraw(utterance)
             elif utterance.ticket.pieces:
-                self._join(utterance, audio)
+                utterance.ticket.said[utterance.number] = utterance, audio
+                self._join(utterance.ticket)
             else:
                 self._give(utterance.ticket, audio)
 
-    def _join(self, utterance: Utterance, audio: Audio) -> None:
-        """Keeps a piece; when all are there, has one drawn anew that repeats the one before, or joins them."""
-        ticket = utterance.ticket
-        ticket.said[utterance.number] = utterance, audio
-        if len(ticket.said) < len(ticket.pieces):
-            return
-        said = [ticket.said[number] for number in range(len(ticket.pieces))]
-        for (_, before), (piece, after) in itertools.pairwise(said):
-            if not repeats(before.codes, after.codes, self._tts.codec.info):
-                continue
-            if piece.repeated + 1 < READING.tries:
-                piece.repeated, piece.tries = piece.repeated + 1, 0
-                del ticket.said[piece.number]
-                return self._again(piece)
-            after.info["problems"] = sorted({*after.info["problems"], "repeat"})
-        self._give(ticket, merge(ticket.pieces, [audio for _, audio in said], ticket.seed))
+    def _join(self, ticket: Ticket) -> None:
+        """Takes the pieces that are done in their order; one that repeats the one before it is drawn anew."""
+        while (number := len(ticket.audios)) in ticket.said:
+            piece, audio = ticket.said.pop(number)
+            if ticket.audios and repeats(ticket.audios[-1].codes, audio.codes, self._tts.codec.info):
+                if piece.repeated + 1 < READING.tries:
+                    piece.repeated, piece.tries = piece.repeated + 1, 0
+                    return self._redraw(piece)
+                audio.info["problems"] = sorted({*audio.info["problems"], "repeat"})
+            ticket.audios.append(audio)
+            if ticket.joiner is not None:
+                self._send(ticket, ticket.joiner.append(audio))
+        if ticket.joiner is None and len(ticket.audios) == len(ticket.pieces):
+            self._give(ticket, merge(ticket.pieces, ticket.audios, ticket.seed))
+
+    def _redraw(self, utterance: Utterance) -> None:
+        self._metrics.redrawn.inc()
+        self._draw([utterance])
+
+    def _send(self, ticket: Ticket, chunk: AudioChunk) -> None:
+        """Sends a chunk, of which the last has the info."""
+        if chunk.info is not None:
+            self._close(ticket, chunk.info)
+        ticket.send(chunk)
 
     def _give(self, ticket: Ticket, audio: Audio) -> None:
         """Sends a whole."""

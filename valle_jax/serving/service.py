@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import take_keys, within
 from valle_jax.inference.engine import Engine, Occupancy, Task
-from valle_jax.inference.long_text import cut, fits, utterance_id
+from valle_jax.inference.long_text import PieceJoiner, cut, fits, utterance_id
 from valle_jax.inference.request import Audio, Options, Request
 from valle_jax.inference.streaming import AudioChunk, Pace, StreamDecoder
 from valle_jax.inference.synthesizer import Synthesizer
@@ -123,7 +123,7 @@ class Service:
         self._drawing: dict[Task, Utterance] = {}
         self._drawn: queue.SimpleQueue[Drawn | None] = queue.SimpleQueue()
         self._finisher = Finisher(
-            tts, settings.options, metrics, sizes=self._sizes, again=self._again, close=self._close
+            tts, settings.options, metrics, sizes=self._sizes, draw=self._draw_first, close=self._close
         )
         self._usual_seconds = 1.0
         self._threads = [threading.Thread(target=self._guard, args=[work]) for work in (self._draw, self._finish)]
@@ -169,8 +169,6 @@ class Service:
         voice, tts, options = Voice.load(path), self._tts, self._settings.options
         with self._phonemizing:
             pieces = [] if fits(tts, request.text, voice) else cut(tts, request.text, voice, READING)
-            if request.stream and pieces:
-                raise UserError("the text is too long to be streamed: leave out stream_format, or split it")
             if request.stream and options.best_of != 1:
                 raise UserError("this server chooses among several takes, so that it cannot stream")
             texts = [piece.text for piece in pieces] or [request.text]
@@ -182,6 +180,8 @@ class Service:
         ]
         if request.stream:
             utterances[0].stream = Stream(StreamDecoder(tts, jobs[0], options, self._settings.pace))
+            ticket.joiner = PieceJoiner(pieces, ticket.seed) if pieces else None
+            utterances, ticket.later = utterances[:1], utterances[1:]  # which would delay the first audio
         with self._changed:
             self._check_room()
             self._open.add(ticket)
@@ -272,13 +272,11 @@ class Service:
         self._drawing[task] = utterance
         return task
 
-    def _again(self, utterance: Utterance) -> None:
-        """Has an utterance drawn once more, before all others."""
-        self._metrics.redrawn.inc()
+    def _draw_first(self, utterances: Sequence[Utterance]) -> None:
+        """Has utterances drawn before all that wait."""
         with self._changed:
-            if not utterance.ticket.cancelled:
-                self._waiting.appendleft(utterance)
-                self._changed.notify_all()
+            self._waiting.extendleft(u for u in reversed(utterances) if not u.ticket.cancelled)
+            self._changed.notify_all()
 
     def _finish(self) -> None:
         """What the finishing thread does."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from valle_jax.inference.batching import Job, Take
-from valle_jax.inference.long_text import Piece, Reading
+from valle_jax.inference.long_text import Piece, PieceJoiner, Reading
 from valle_jax.inference.request import Audio
 from valle_jax.inference.streaming import AudioChunk, StreamDecoder
 
@@ -25,7 +25,10 @@ class Ticket:
         has the info, or an error.
       seed: of its random draws.
       pieces: that its text is said in; none: the text fits the model.
-      said: those that are done.
+      said: by number, pieces that are done while one before them is not.
+      audios: pieces that are done, from the first on.
+      joiner: of the pieces, where they are given out one by one.
+      later: the pieces that are drawn once the first audio is out.
       started: when it came, by `time.perf_counter`.
       cancelled: whether nobody waits for it any more.
     """
@@ -34,6 +37,9 @@ class Ticket:
     seed: int
     pieces: list[Piece]
     said: dict[int, tuple[Utterance, Audio]] = dataclasses.field(default_factory=dict)
+    audios: list[Audio] = dataclasses.field(default_factory=list)
+    joiner: PieceJoiner | None = None
+    later: list[Utterance] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.perf_counter)
     cancelled: bool = False
 

@@ -5,18 +5,17 @@ valle ablate p1_nar_prompts --data DATASET --corpus CORPUS --out ablations --pre
 
 from valle_jax.ablation.suite import Member, Suite
 
-AS_TRAINED = {"nar_guidance": 1.0}  # guidance by the prompt would be of those alone that have one, and costs words
-
 SUITE = Suite(
     name="p1_nar_prompts",
     question="What do the phonemes and the acoustic prompt give the NAR decoder, and does the order of P1 hold?",
     baseline="phoneme and acoustic prompt",
     members=(
-        Member("phoneme and acoustic prompt", speaking=AS_TRAINED),
-        Member("phoneme prompt", nar={"model.nar_context": "text"}, speaking=AS_TRAINED),
-        Member("no prompt", nar={"model.nar_context": "none"}, speaking=AS_TRAINED),
-        Member("control: untrained NAR", nar={"train.steps": 1}, speaking=AS_TRAINED, expect="worse"),
+        Member("phoneme and acoustic prompt"),
+        Member("phoneme prompt", nar={"model.nar_context": "text"}),
+        Member("no prompt", nar={"model.nar_context": "none"}),
+        Member("control: untrained NAR", nar={"train.steps": 1}, expect="worse"),
     ),
     systems=("nar", "valle"),  # P1's rows are of true codebook 1
+    speaking={"nar_guidance": 1.0},  # none: it would be of those alone that have a prompt, and costs words
     decisive=("similarity", "wer"),
 )
