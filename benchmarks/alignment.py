@@ -18,8 +18,8 @@ import tyro
 from tqdm import tqdm
 
 from valle_jax.audio import read_audio
-from valle_jax.evaluation.alignment import Aligner
 from valle_jax.evaluation.corpus import Corpus, Spoken
+from valle_jax.hearing.alignment import Aligner
 
 RATE = 16_000
 

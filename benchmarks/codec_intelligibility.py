@@ -28,8 +28,8 @@ from valle_jax.audio import read_audio
 from valle_jax.codec import get_codec
 from valle_jax.errors import UserError
 from valle_jax.evaluation.bootstrap import bootstrap_ratio
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.recognition import WordRecogniser, normalise
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.recognition import WordRecogniser, normalise
 
 ROWS = ("original", "codec", "one codebook")
 

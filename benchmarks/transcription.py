@@ -25,8 +25,8 @@ from data_prep.transcription.command import MANIFEST, Transcribe, transcribe
 from data_prep.transcription.segmentation import RATE
 from valle_jax.audio import write_audio
 from valle_jax.evaluation.bootstrap import bootstrap_ratio
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.recognition import get_recogniser, normalise
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.recognition import get_recogniser, normalise
 
 
 @dataclasses.dataclass(frozen=True)

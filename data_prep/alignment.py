@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from valle_jax.evaluation.recognition import TimedWord
+from valle_jax.hearing.recognition import TimedWord
 
 _STRESS = "ˈˌ"  # before what they belong to; other marks stand behind it
 

@@ -18,8 +18,8 @@ from data_prep.sources.audio import AudioReader
 from data_prep.workers import At
 from valle_jax.codec import Codec, get_codec
 from valle_jax.errors import UserError
-from valle_jax.evaluation import alignment
-from valle_jax.evaluation.recognition import TimedWord
+from valle_jax.hearing import alignment
+from valle_jax.hearing.recognition import TimedWord
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

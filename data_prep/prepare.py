@@ -18,7 +18,7 @@ from data_prep.shards import REPORTS, STAGING
 from data_prep.summary import Summary
 from valle_jax.codec import CodecInfo, get_codec
 from valle_jax.errors import UserError, WorkError
-from valle_jax.evaluation.recognition import pocketsphinx_version
+from valle_jax.hearing.recognition import pocketsphinx_version
 from valle_jax.parallel.job_array import which_task
 from valle_jax.text import phonemizer
 from valle_jax.text.vocabulary import Vocabulary

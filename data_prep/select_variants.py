@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from data_prep.espeak import Espeak, variants
-from valle_jax.evaluation.digits import DIGITS, edit_distance, transcribe_many
+from valle_jax.hearing.digits import DIGITS, edit_distance, transcribe_many
 
 PITCHES = (10, 30, 50, 70, 90)
 SEQUENCES = 3  # of 7 digits, at each pitch

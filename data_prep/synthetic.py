@@ -25,7 +25,7 @@ import tyro
 from data_prep.espeak import Espeak
 from valle_jax.audio import resample, write_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.digits import DIGITS
+from valle_jax.hearing.digits import DIGITS
 
 TEST_SHARE = 4  # one sequence in so many is a test sequence
 PROMPT_SECONDS = 3.0

@@ -21,7 +21,7 @@ from data_prep.transcription.pieces import PARTS, PiecesJob, part_path, transcri
 from data_prep.transcription.segmentation import Segmentation
 from data_prep.workers import Worker, map_unordered
 from valle_jax.errors import UserError, WorkError
-from valle_jax.evaluation.recognition import get_recogniser, pocketsphinx_version
+from valle_jax.hearing.recognition import get_recogniser, pocketsphinx_version
 from valle_jax.parallel.job_array import which_task
 
 MANIFEST = "manifest.jsonl"

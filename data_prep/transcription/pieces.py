@@ -20,7 +20,7 @@ from data_prep.sources.recording import part
 from data_prep.transcription.segmentation import RATE, Piece, Segmentation, cut, detect_speech
 from data_prep.workers import At
 from valle_jax.errors import UserError
-from valle_jax.evaluation.recognition import Recogniser, TimedWord, TimingRecogniser, get_recogniser
+from valle_jax.hearing.recognition import Recogniser, TimedWord, TimingRecogniser, get_recogniser
 from valle_jax.storage import is_remote
 
 PARTS = "parts"  # folder of the shards' results

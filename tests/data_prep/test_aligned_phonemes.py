@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.alignment import phoneme_frames
-from valle_jax.evaluation.recognition import normalise
+from valle_jax.hearing.recognition import normalise
 from valle_jax.text.phonemizer import Phonemizer
 
 ALONE = {"one": "wˈʌn", "of": "ˈʌv", "the": "ðə", "two": "tˈuː", "um": "ˈʌm"}

@@ -12,7 +12,7 @@ pytest.importorskip("espeakng_loader", reason="the extra `quickstart` is not ins
 from data_prep import espeak, synthetic
 from data_prep.espeak import Espeak, variants
 from valle_jax.errors import UserError
-from valle_jax.evaluation.similarity import SAMPLE_RATE, pitch, resample
+from valle_jax.hearing.similarity import SAMPLE_RATE, pitch, resample
 
 TEXT = "one two three four"
 

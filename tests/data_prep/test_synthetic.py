@@ -17,8 +17,8 @@ from data_prep.sources import detect_layout, list_recordings
 from data_prep.synthetic import Corpus, draw_digits, draw_voices, is_test_sequence, plan_test, plan_training
 from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.digits import DIGITS
-from valle_jax.evaluation.similarity import pitch
+from valle_jax.hearing.digits import DIGITS
+from valle_jax.hearing.similarity import pitch
 
 
 def _write(folder: pathlib.Path, **options) -> pathlib.Path:

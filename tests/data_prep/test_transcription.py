@@ -18,8 +18,8 @@ from valle_jax.data.batch import KIND_ACOUSTIC, KIND_TEXT
 from valle_jax.data.dataset import Dataset
 from valle_jax.data.pipeline import TrainBatches
 from valle_jax.errors import UserError, WorkError
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.recognition import normalise
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.recognition import normalise
 
 pytest.importorskip("pocketsphinx", reason="the extra `eval` is not installed")
 SHORT = Segmentation(shortest=2.0, longest=6.0)

@@ -6,7 +6,7 @@ import pytest
 from valle_jax.audio import read_audio
 from valle_jax.evaluation.measures import BadTakes, Duration, Similarity, SpectralDistortion, WordErrors
 from valle_jax.evaluation.sample import Sample
-from valle_jax.evaluation.similarity import MelStatistics, get_voice
+from valle_jax.hearing.similarity import MelStatistics, get_voice
 
 RATE = 16_000
 

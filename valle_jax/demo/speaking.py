@@ -10,7 +10,7 @@ import numpy as np
 
 from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.recognition import get_recogniser
+from valle_jax.hearing.recognition import get_recogniser
 from valle_jax.inference.batching import most_probable, take_keys, within
 from valle_jax.inference.engine import Engine, Task
 from valle_jax.inference.long_text import fits

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 from valle_jax.errors import UserError
 from valle_jax.evaluation.codebooks import CodebookAccuracy
-from valle_jax.evaluation.digits import DigitRecogniser
 from valle_jax.evaluation.measures import BadTakes, Duration, Similarity, SpectralDistortion, WordErrors
 from valle_jax.evaluation.phonemes import AlignmentScore, PhonemeErrors
-from valle_jax.evaluation.recognition import get_recogniser
 from valle_jax.evaluation.sample import Measure
-from valle_jax.evaluation.similarity import get_voice
+from valle_jax.hearing.digits import DigitRecogniser
+from valle_jax.hearing.recognition import get_recogniser
+from valle_jax.hearing.similarity import get_voice
 
 WORDS, SIMILARITY = "words_", "similarity_"
 OTHERS: dict[str, Callable[[], Measure]] = {

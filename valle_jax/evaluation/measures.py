@@ -8,11 +8,11 @@ import numpy as np
 
 from valle_jax.audio import resample
 from valle_jax.codec.mel_rvq import SAMPLE_RATE
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.recognition import Recogniser, normalise
 from valle_jax.evaluation.sample import Figure, Sample, Values
-from valle_jax.evaluation.similarity import VoiceMeasure
 from valle_jax.evaluation.spectral import mel_cepstral_distortion, mel_distortion
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.recognition import Recogniser, normalise
+from valle_jax.hearing.similarity import VoiceMeasure
 from valle_jax.inference.takes import SILENCE, problems
 
 

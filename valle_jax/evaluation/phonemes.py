@@ -8,11 +8,11 @@ import numpy as np
 
 from valle_jax.audio import resample
 from valle_jax.errors import UserError
-from valle_jax.evaluation.alignment import Aligner
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.pronunciation import PHONES, Pronunciations
-from valle_jax.evaluation.recognition import normalise
 from valle_jax.evaluation.sample import Figure, Sample, Values
+from valle_jax.hearing.alignment import Aligner
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.pronunciation import PHONES, Pronunciations
+from valle_jax.hearing.recognition import normalise
 
 _RATE = 16_000
 

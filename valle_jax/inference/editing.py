@@ -11,8 +11,8 @@ import numpy as np
 
 from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.alignment import align
-from valle_jax.evaluation.recognition import normalise
+from valle_jax.hearing.alignment import align
+from valle_jax.hearing.recognition import normalise
 from valle_jax.inference.long_text import fits
 from valle_jax.inference.synthesizer import Audio, Options, Request, Synthesizer
 from valle_jax.inference.voice import Voice

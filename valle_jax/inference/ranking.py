@@ -78,7 +78,7 @@ def _order(word_error_rate: float | None, similarity: float | None) -> tuple[flo
 @functools.cache
 def _words(recogniser: str) -> WordErrors:
     from valle_jax.evaluation.measures import WordErrors
-    from valle_jax.evaluation.recognition import get_recogniser
+    from valle_jax.hearing.recognition import get_recogniser
 
     return WordErrors(get_recogniser(recogniser))
 
@@ -86,6 +86,6 @@ def _words(recogniser: str) -> WordErrors:
 @functools.cache
 def _voices(speaker_model: str) -> Similarity:
     from valle_jax.evaluation.measures import Similarity
-    from valle_jax.evaluation.similarity import get_voice
+    from valle_jax.hearing.similarity import get_voice
 
     return Similarity(get_voice(speaker_model))

@@ -85,7 +85,7 @@ class Add:
         print(f"{path}: {voice.seconds:.1f} s, {voice.text!r}")
 
     def _heard(self, samples: np.ndarray, sample_rate: int) -> str:
-        from valle_jax.evaluation.recognition import get_recogniser
+        from valle_jax.hearing.recognition import get_recogniser
 
         (text,) = get_recogniser(self.asr).transcribe([samples], sample_rate)
         if not text:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from valle_jax.evaluation.bootstrap import Estimate
-from valle_jax.evaluation.digits import edit_distance, transcribe_many
 from valle_jax.evaluation.measures import SpectralDistortion
 from valle_jax.evaluation.paired import paired_difference
 from valle_jax.evaluation.sample import Figure, Sample, Values
-from valle_jax.evaluation.similarity import KnownVoices, MelStatistics, Resemblyzer, VoiceMeasure
+from valle_jax.hearing.digits import edit_distance, transcribe_many
+from valle_jax.hearing.similarity import KnownVoices, MelStatistics, Resemblyzer, VoiceMeasure
 from valle_jax.quickstart.trial import Case, Spoken
 
 _FIGURES = (

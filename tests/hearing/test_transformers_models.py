@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from valle_jax.errors import UserError
-from valle_jax.evaluation.recognition import get_recogniser
-from valle_jax.evaluation.similarity import get_voice
-from valle_jax.evaluation.transformers_models import import_transformers
+from valle_jax.hearing.recognition import get_recogniser
+from valle_jax.hearing.similarity import get_voice
+from valle_jax.hearing.transformers_models import import_transformers
 
 try:
     import_transformers()

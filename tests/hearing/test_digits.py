@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from valle_jax.errors import UserError
-from valle_jax.evaluation import digits
-from valle_jax.evaluation.digits import DIGITS, edit_distance, transcribe_digits, transcribe_many
+from valle_jax.hearing import digits
+from valle_jax.hearing.digits import DIGITS, edit_distance, transcribe_digits, transcribe_many
 
 VOICES = ("en-us+edward", "en-us+f2", "en-us+klatt")
 

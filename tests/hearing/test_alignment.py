@@ -7,9 +7,9 @@ import pytest
 
 from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.alignment import align
 from valle_jax.evaluation.cutting import WordCutter
-from valle_jax.evaluation.pronunciation import PHONES, Pronunciations, from_ipa
+from valle_jax.hearing.alignment import align
+from valle_jax.hearing.pronunciation import PHONES, Pronunciations, from_ipa
 
 RATE = 16_000
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_aligned(recordings, monkeypatch):
     assert align(np.zeros(RATE, np.float32), RATE, text) is None
     assert align(samples, RATE, " ?! ") is None
     assert align(samples[:0], RATE, text) is None
-    monkeypatch.setattr("valle_jax.evaluation.pronunciation._phonemizer", _not_installed)
+    monkeypatch.setattr("valle_jax.hearing.pronunciation._phonemizer", _not_installed)
     with pytest.raises(UserError, match="text front end"):
         align(samples, RATE, "zyxgorian")
 

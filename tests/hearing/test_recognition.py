@@ -6,8 +6,8 @@ import pytest
 
 from valle_jax.audio import read_audio
 from valle_jax.errors import UserError
-from valle_jax.evaluation.digits import edit_distance
-from valle_jax.evaluation.recognition import WordRecogniser, get_recogniser, normalise
+from valle_jax.hearing.digits import edit_distance
+from valle_jax.hearing.recognition import WordRecogniser, get_recogniser, normalise
 
 
 def test_normalise():

@@ -9,7 +9,7 @@ import pytest
 from valle_jax.audio import read_audio
 from valle_jax.codec.mel_rvq import SAMPLE_RATE
 from valle_jax.errors import UserError
-from valle_jax.evaluation.similarity import KnownVoices, MelStatistics, Resemblyzer, pitch
+from valle_jax.hearing.similarity import KnownVoices, MelStatistics, Resemblyzer, pitch
 
 EMBEDDINGS = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 4.0]])
 SPEAKERS = ["b", "b", "a", "a"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from valle_jax.audio import resample
 from valle_jax.errors import UserError
-from valle_jax.evaluation.recognition import TimedWord
+from valle_jax.hearing.recognition import TimedWord
 
 _RATE = 16_000  # of all models here
 _MIN_SAMPLES = 1_600  # what the convolutions in front of the encoders need, with room

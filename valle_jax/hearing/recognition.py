@@ -150,6 +150,6 @@ def get_recogniser(name: str) -> Recogniser:
     """
     if name == WordRecogniser.name:
         return WordRecogniser()
-    from valle_jax.evaluation.transformers_models import TransformersRecogniser
+    from valle_jax.hearing.transformers_models import TransformersRecogniser
 
     return TransformersRecogniser(name)

@@ -10,8 +10,8 @@ import numpy as np
 
 from valle_jax.audio import resample
 from valle_jax.errors import UserError
-from valle_jax.evaluation.pronunciation import PHONES, Pronunciations
-from valle_jax.evaluation.recognition import normalise
+from valle_jax.hearing.pronunciation import PHONES, Pronunciations
+from valle_jax.hearing.recognition import normalise
 
 _RATE = 16_000
 _FRAMES_PER_SECOND = 100

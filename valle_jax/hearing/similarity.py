@@ -67,7 +67,7 @@ def get_voice(name: str) -> VoiceMeasure:
     """
     if name == Resemblyzer.name:
         return Resemblyzer()
-    from valle_jax.evaluation.transformers_models import TransformersSpeaker
+    from valle_jax.hearing.transformers_models import TransformersSpeaker
 
     return TransformersSpeaker(name)
 
