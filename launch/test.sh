@@ -16,4 +16,4 @@ ruff format --check .
 mypy
 # Two processes: compiling, which is most of the work, uses one core. A file stays in one, for its fixtures; the order is
 # that of tests/conftest.py.
-python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=20 "$@"

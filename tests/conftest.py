@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import tempfile
 
 import environments
@@ -11,6 +12,7 @@ os.environ.update(environments.with_devices(8))
 # hundreds of tests costs memory, and has ended in a segmentation fault of jaxlib.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pytest as Ctrl-C does, so that the folder goes
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
