@@ -235,7 +235,10 @@ class Service:
     def _draw_all(self) -> None:
         if self._settings.warm_up:
             start = time.perf_counter()
-            for _ in warm_up(self._tts, self._engine, self._settings.options, self._sizes, self._shortest_prompt):
+            settings = self._settings
+            for _ in warm_up(
+                self._tts, self._engine, settings.options, self._sizes, self._shortest_prompt, settings.pace
+            ):
                 if self._stopping:
                     break
             self._engine.occupancy.steps = self._engine.occupancy.drawn = 0

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from valle_jax.codec.base import StreamingCodec
 from valle_jax.data.batch import mark_tokens
 from valle_jax.inference.batching import Job, Take, bucket, take_keys, target_frames
 from valle_jax.inference.engine import Engine, Task
 from valle_jax.inference.request import Options
+from valle_jax.inference.streaming import Pace, StreamDecoder
 from valle_jax.inference.synthesizer import Synthesizer
 
 _LEAST_TEXT = 2  # tokens
@@ -17,9 +19,11 @@ _FRAMES = 2  # that are drawn
 
 
 def warm_up(
-    tts: Synthesizer, engine: Engine, options: Options, sizes: Sequence[int], prompt_frames: int
+    tts: Synthesizer, engine: Engine, options: Options, sizes: Sequence[int], prompt_frames: int, pace: Pace
 ) -> Iterator[None]:
-    """Draws and finishes an utterance of every length bucket that the model has; yields after each.
+    """Draws and finishes an utterance of every length bucket that the model has, and streams one; yields after each.
+
+    What a codec compiles for other lengths than these is compiled when they come.
 
     Args:
       tts: the model.
@@ -27,6 +31,7 @@ def warm_up(
       options: as of the requests.
       sizes: how many utterances are finished side by side.
       prompt_frames: of the shortest prompt: no utterance is shorter.
+      pace: of streams.
     """
     prompt = np.zeros((prompt_frames, tts.codec.info.codebooks), np.int32)
 
@@ -46,6 +51,11 @@ def warm_up(
                     takes = [[take] * options.best_of] * size
                     tts.finish([job(room - frames)] * size, takes, options=options)
                     yield
+    if isinstance(tts.codec, StreamingCodec):
+        decoder, room = StreamDecoder(tts, job(_LEAST_TEXT), options, pace), tts.model.max_tokens - prompt_frames
+        while decoder.wanted_frames <= min(room - _LEAST_TEXT - mark, 2 * pace.chunk_frames):
+            decoder.next(np.zeros(decoder.wanted_frames, np.int32), last=False)
+            yield
 
 
 def _tasks(tts: Synthesizer, options: Options, job: Callable[[int], Job], prompt_frames: int) -> Iterator[Task]:
