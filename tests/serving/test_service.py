@@ -108,24 +108,21 @@ def test_bad_takes_are_drawn_again_and_long_texts_are_said_in_pieces(tts, voices
 def test_a_long_text_is_streamed_piece_by_piece(tts, voices):
     """The first while it is drawn, the others as they are said at once, as `stream_long` gives them out."""
     options = dataclasses.replace(OPTIONS, tries=2)
-    waiting: list[queue.Queue] = [queue.Queue(), queue.Queue()]
+    events: queue.Queue = queue.Queue()
     with _working(Service(tts, _settings(voices, options=options), Metrics())) as service:
-        for seed, events in enumerate(waiting, 5):
-            service.say(SpeechRequest(LONG, "anna", stream="audio", seed=seed), events.put)
-        streams = [_chunks(events) for events in waiting]
-    for seed, chunks in enumerate(streams, 5):
-        voice = find_voice("anna", voices)
-        alone = list(stream_long(tts, LONG, voice=voice, seed=seed, options=options, pace=PACE))
-        assert len(chunks) == len(alone)
-        for chunk, other in zip(chunks, alone, strict=True):
-            np.testing.assert_array_equal(chunk.codes, other.codes)
-            np.testing.assert_array_equal(chunk.samples, other.samples)
-        mine, others = chunks[-1].info, alone[-1].info
-        assert mine.keys() == others.keys()
-        assert mine["pieces"][0]["tries"] == 1  # what was heard is not drawn again; what follows is
-        for piece, other in zip(mine["pieces"], others["pieces"], strict=True):
-            assert piece.pop("log_probability") == pytest.approx(other.pop("log_probability"), abs=1e-5)
-            assert piece == other
+        service.say(SpeechRequest(LONG, "anna", stream="audio", seed=5), events.put)
+        chunks = _chunks(events)
+    alone = list(stream_long(tts, LONG, voice=find_voice("anna", voices), seed=5, options=options, pace=PACE))
+    assert len(chunks) == len(alone)
+    for chunk, other in zip(chunks, alone, strict=True):
+        np.testing.assert_array_equal(chunk.codes, other.codes)
+        np.testing.assert_array_equal(chunk.samples, other.samples)
+    mine, others = chunks[-1].info, alone[-1].info
+    assert mine.keys() == others.keys()
+    assert mine["pieces"][0]["tries"] == 1  # what was heard is not drawn again; what follows is
+    for piece, other in zip(mine["pieces"], others["pieces"], strict=True):
+        assert piece.pop("log_probability") == pytest.approx(other.pop("log_probability"), abs=1e-5)
+        assert piece == other
 
 
 def test_what_is_cancelled_is_not_drawn(tts, voices):
