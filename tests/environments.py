@@ -15,8 +15,3 @@ def with_devices(count: int) -> dict[str, str]:
     """The environment with so many CPU devices. Of a flag that stands there already, the last one counts."""
     flags = [os.environ.get("XLA_FLAGS", ""), _FLAGS, f"--xla_force_host_platform_device_count={count}"]
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
-
-
-def as_users_have_it() -> dict[str, str]:
-    """The environment of a program that has much to compute: one device, and nothing switched off."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
