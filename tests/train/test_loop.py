@@ -11,7 +11,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from train_helpers import tiny_config, write_dataset
+from run_helpers import MESH, VARIABLE, assert_same_params, at_step, loop_config, read_metrics
+from train_helpers import write_dataset
 
 from valle_jax.cli import main
 from valle_jax.codec.base import CodecInfo
@@ -21,51 +22,6 @@ from valle_jax.text.vocabulary import Vocabulary
 from valle_jax.train.checkpoint import complete_steps, load_params
 from valle_jax.train.loop import train
 from valle_jax.train.profiler import parse_steps
-
-MESH = {"data": 2}
-VARIABLE = ("frames_per_second", "seconds_per_step", "goodput", "input_share")  # keys whose values are times
-
-
-def loop_config(**settings):
-    """Six steps with a checkpoint and a validation after every third, and everything random switched on."""
-    defaults = {
-        "model__n_layers": 1,
-        "model__dropout": 0.1,
-        "optimizer__ema_decay": 0.5,
-        # Keeps Adam from turning the last bits of a near-zero gradient into a full step.
-        "optimizer__eps": 1e-3,
-        "train__code_noise": 0.1,
-        "train__steps": 6,
-        "train__checkpoint_every": 3,
-        "train__evaluate_every": 3,
-    }
-    return tiny_config(**{**defaults, **settings})
-
-
-def read_metrics(workdir):
-    """The lines of metrics.jsonl of training steps and those of validations, without times."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    lines = [{name: value for name, value in line.items() if name not in VARIABLE} for line in lines]
-    return [line for line in lines if "loss" in line], [line for line in lines if "loss" not in line]
-
-
-def at_step(step, action):
-    """For `make_sampler`: acts at one step, as previews run there."""
-
-    def sampler(current, params):
-        if current == step:
-            action()
-        return []
-
-    return lambda config, info: sampler
-
-
-def assert_same_params(workdir, other, step):
-    for ema in (False, True):
-        mine, theirs = (load_params(path, "latest", ema=ema) for path in (workdir, other))
-        assert mine.step == theirs.step == step
-        for name, value in flatten(mine.params).items():
-            np.testing.assert_array_equal(value, flatten(theirs.params)[name], err_msg=name)
 
 
 @pytest.fixture(scope="module")

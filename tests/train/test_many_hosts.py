@@ -3,75 +3,15 @@
 import json
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from environments import with_devices
-from test_loop import assert_same_params, loop_config, read_metrics
+from run_helpers import SETTINGS, STEPS, Job, assert_same_params, loop_config, losses, read_metrics
 
 from valle_jax.errors import EXIT_RESTART
 from valle_jax.train.checkpoint import complete_steps
 from valle_jax.train.loop import train
-
-STEPS = 40
-SETTINGS = {"train__steps": STEPS, "train__checkpoint_every": 5, "train__evaluate_every": 20}
-DEVICES = 4  # of all processes together
-
-
-class Job:
-    """The processes of one start of `valle train`."""
-
-    def __init__(self, count, workdir, mesh, *, dataset, stage="ar", heartbeat_seconds=10, **settings):
-        config = loop_config(**{"model__stage": stage} | SETTINGS | settings).to_json()
-        values = [f"--set={s}.{name}={value}" for s, fields in config.items() for name, value in fields.items()]
-        command = [sys.executable, "-m", "valle_jax.cli", "train", "--preset=tiny", f"--stage={stage}"]
-        command += [f"--data={dataset}", f"--workdir={workdir}", f"--mesh={mesh}", *values]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment = with_devices(DEVICES // count) | {
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": str(count),
-            "VALLE_HEARTBEAT_SECONDS": str(heartbeat_seconds),
-        }
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.workdir = workdir
-        self.processes = [
-            subprocess.Popen(command, env=environment | {"JAX_PROCESS_ID": str(index)}, **pipes)
-            for index in range(count)
-        ]
-
-    def signal(self, number, victims=None):
-        """Sends a signal to the processes of these indices; None: to all."""
-        for index in range(len(self.processes)) if victims is None else victims:
-            self.processes[index].send_signal(number)
-
-    def wait_for_step(self, step):
-        """Until metrics.jsonl has a line of this step or one behind it."""
-        path, deadline = self.workdir / "metrics.jsonl", time.monotonic() + 600
-        while not (path.exists() and f'"step": {step}, "loss"' in path.read_text()):
-            assert time.monotonic() < deadline and self.processes[0].poll() is None, self.finish()
-            time.sleep(0.01)
-
-    def wait_for_checkpoint(self, step):
-        """Until a checkpoint behind this step is complete: the run goes on while one is written."""
-        deadline = time.monotonic() + 600
-        while complete_steps(self.workdir)[-1] <= step:
-            assert time.monotonic() < deadline and self.processes[0].poll() is None, self.finish()
-            time.sleep(0.01)
-
-    def finish(self):
-        """Exit codes and standard errors of the processes."""
-        try:
-            errors = [process.communicate(timeout=300)[1] for process in self.processes]
-        finally:
-            for process in self.processes:
-                process.kill()
-        return [process.returncode for process in self.processes], errors
 
 
 @pytest.fixture
@@ -88,12 +28,6 @@ def start(dataset):
         for process in job.processes:
             process.kill()
             process.communicate()
-
-
-def losses(workdir):
-    steps, _ = read_metrics(workdir)
-    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
-    return np.array([line["loss"] for line in steps])
 
 
 def test_terminated_killed_and_resumed_by_other_numbers_of_processes(start, dataset, tmp_path):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from test_loop import MESH, at_step, loop_config
+from run_helpers import MESH, at_step, loop_config
 
 from valle_jax.train import notice
 from valle_jax.train.checkpoint import complete_steps

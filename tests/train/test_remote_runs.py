@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from checkpoint_helpers import CONFIG, state_of, value_of
 from jax.experimental.compilation_cache import compilation_cache
-from test_loop import loop_config
-from test_many_hosts import SETTINGS, STEPS, Job, losses
+from run_helpers import SETTINGS, STEPS, Job, loop_config, losses
 from train_helpers import CODEC, VOCABULARY
 
 from valle_jax.errors import RestartError, UserError
