@@ -10,7 +10,7 @@ from test_synthesizer import TONE
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.cli import main
 from valle_jax.errors import UserError
-from valle_jax.inference.joints import join, repeats, speech_span
+from valle_jax.inference.joints import Joiner, join, repeats, speech_span
 from valle_jax.inference.long_text import Reading, cut, fits, stream_long, synthesize_long
 from valle_jax.inference.streaming import Pace
 from valle_jax.inference.synthesizer import Options, Request
@@ -142,6 +142,18 @@ def test_joints_have_the_pause_that_was_asked_for():
     assert np.abs(joined[round(1.32 * 24_000) : round(1.78 * 24_000)]).max() == 0
     quiet, spans = join([np.zeros(100, np.float32), parts[0]], [0.1, 0.0], 24_000)
     assert len(quiet) > 24_000 and spans[0][0] == spans[0][1]
+
+
+def test_silence_that_was_given_out_counts_as_the_pause():
+    speech = np.random.default_rng(0).uniform(0.1, 0.5, 24_000).astype(np.float32)
+    first = np.pad(speech, (0, 12_000))  # half a second
+    for pause, heard in ((0.6, 0.6), (0.3, 0.51)):  # and the fade of 10 ms before the next piece
+        joiner = Joiner(24_000)
+        joiner.append(first, trim_end=False)
+        second = joiner.append(np.pad(speech, 2_400), pause, trim_end=False)
+        (_, end), (start, _) = joiner.spans
+        assert start - end == pytest.approx(heard, abs=1e-3)
+        assert joiner.length == len(first) + len(second)
 
 
 def test_repeats_at_a_joint_are_found_in_codes(tts):

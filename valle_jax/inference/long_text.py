@@ -208,7 +208,7 @@ def _chunks(
     options: Options,
     reading: Reading,
 ) -> Iterator[AudioChunk]:
-    joiner = PieceJoiner(pieces, seed)
+    joiner = PieceJoiner(pieces, tts.codec.info.sample_rate, seed)
     for chunk in first:
         yield joiner.stream(chunk)
     while len(joiner.audios) < len(pieces):
@@ -257,12 +257,12 @@ class PieceJoiner:
       audios: the pieces that were given out.
     """
 
-    def __init__(self, pieces: Sequence[Piece], seed: int):
+    def __init__(self, pieces: Sequence[Piece], sample_rate: int, seed: int):
         """`seed` is only noted."""
         self.audios: list[Audio] = []
         self._pieces, self._seed = pieces, seed
         self._first: list[AudioChunk] = []
-        self._joiner: Joiner | None = None
+        self._joiner = Joiner(sample_rate)
         self._first_audio_seconds = 0.0
 
     def stream(self, chunk: AudioChunk) -> AudioChunk:
@@ -272,14 +272,12 @@ class PieceJoiner:
             return chunk
         self._first_audio_seconds = chunk.info.pop("first_audio_seconds")
         samples, codes = (np.concatenate([getattr(c, name) for c in self._first]) for name in ("samples", "codes"))
-        self._joiner = Joiner(chunk.sample_rate)
         self._joiner.append(samples, trim_end=False)
         self.audios.append(Audio(samples, chunk.sample_rate, chunk.info, codes))
         return dataclasses.replace(chunk, info=self._info())
 
     def append(self, audio: Audio) -> AudioChunk:
         """The next piece, and the pause before it."""
-        assert self._joiner is not None, "the first piece is streamed"
         pause = self._pieces[len(self.audios) - 1].pause_seconds
         self.audios.append(audio)
         samples = self._joiner.append(audio.samples, pause, trim_end=len(self.audios) < len(self._pieces))
@@ -289,7 +287,6 @@ class PieceJoiner:
         """Of the whole, once all is there."""
         if len(self.audios) < len(self._pieces):
             return None
-        assert self._joiner is not None
         info = _describe(self._pieces, self.audios, self._joiner.spans, self._joiner.length, self._seed)
         return info | {"first_audio_seconds": self._first_audio_seconds}
 

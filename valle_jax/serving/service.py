@@ -180,7 +180,7 @@ class Service:
         ]
         if request.stream:
             utterances[0].stream = Stream(StreamDecoder(tts, jobs[0], options, self._settings.pace))
-            ticket.joiner = PieceJoiner(pieces, ticket.seed) if pieces else None
+            ticket.joiner = PieceJoiner(pieces, tts.codec.info.sample_rate, ticket.seed) if pieces else None
             utterances, ticket.later = utterances[:1], utterances[1:]  # which would delay the first audio
         with self._changed:
             self._check_room()
