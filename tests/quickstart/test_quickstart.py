@@ -1,15 +1,22 @@
 """`valle quickstart` in a process of its own, with decoders that have no time to learn anything."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from environments import with_devices
+from train.train_helpers import write_dataset
 
 from valle_jax.audio import read_audio
 from valle_jax.cli import main
+from valle_jax.errors import WorkError
+from valle_jax.quickstart.command import Clock, Quickstart
 from valle_jax.quickstart.report import CONTROLS, SYSTEMS
 
 for package in ("pocketsphinx", "espeakng_loader", "phonemizer", "matplotlib"):
@@ -38,6 +45,24 @@ def test_it_writes_what_it_promises(tmp_path):
     assert len(links) == 2 * (1 + len(SYSTEMS)) + 2  # players, pictures
     assert all((out / link).is_file() for link in links)
     assert (out / "model" / "ar.safetensors").is_file()
+
+
+def test_sigterm_while_it_trains_ends_it(tmp_path):
+    """And not the training alone, as in `valle train`, where the next start goes on."""
+    write_dataset(tmp_path / "dataset")
+    quickstart, clock = Quickstart(), Clock.start(minutes=1.0)
+
+    def terminate():
+        lines = tmp_path / "ar" / "metrics.jsonl"
+        while not (lines.exists() and lines.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    with pytest.raises(WorkError, match="SIGTERM"):
+        quickstart._train_stage(tmp_path, clock, "ar", 10_000)
+    thread.join()
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path, capsys):

@@ -15,7 +15,7 @@ from typing import Any
 
 from valle_jax.config import Config, Stage
 from valle_jax.configs import get_preset
-from valle_jax.errors import UserError
+from valle_jax.errors import UserError, WorkError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
@@ -99,18 +99,14 @@ class Quickstart:
         return steps
 
     def _train_stage(self, out: pathlib.Path, clock: Clock, stage: Stage, steps: int) -> None:
-        from valle_jax.train.loop import train
-
         clock.say(f"training the {stage.upper()} decoder, {steps:,} steps")
-        train(self._config(stage, steps), [(out / "dataset", 1.0)], out / stage, mesh=ONE_DEVICE)
+        _train(self._config(stage, steps), out / "dataset", out / stage)
 
     def _calibrate(self, out: pathlib.Path, stage: Stage) -> Pace:
         """Of a stage on this machine; from a training that is thrown away."""
-        from valle_jax.train.loop import train
-
         folder, before = out / "calibration", time.time()
         config = self._config(stage, CALIBRATION_STEPS).override({"train.log_every": CALIBRATION_STEPS // 2})
-        train(config, [(out / "dataset", 1.0)], folder, mesh=ONE_DEVICE)
+        _train(config, out / "dataset", folder)
         spent, step = time.time() - before, _step_seconds(folder)
         shutil.rmtree(folder)
         return Pace(step, spent - CALIBRATION_STEPS * step)
@@ -159,6 +155,14 @@ class Pace:
 
     step: float
     start: float
+
+
+def _train(config: Config, dataset: pathlib.Path, workdir: pathlib.Path) -> None:
+    """WorkError where it was told to end before its last step: what follows would be of a model cut short."""
+    from valle_jax.train.loop import train
+
+    if train(config, [(dataset, 1.0)], workdir, mesh=ONE_DEVICE).preempted:
+        raise WorkError("ended by SIGTERM while training; remove the folder and start again")
 
 
 def _step_seconds(workdir: pathlib.Path) -> float:
