@@ -8,6 +8,8 @@ import tempfile
 import environments
 
 os.environ.update(environments.with_devices(8))
+# PyTorch's threads wait for each other in a loop: beside pytest's other process, two of them take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a process compiled that a test started, the next one reads. Not so pytest's own: to write down the programs of
 # hundreds of tests costs memory, and has ended in a segmentation fault of jaxlib.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -182,7 +182,8 @@ def test_a_repeat_is_drawn_again_and_named(tts, voice, monkeypatch):
 def test_the_command_reads_long_texts_by_itself(model_dir, tmp_path, capsys):
     write_audio(tmp_path / "voice.wav", TONE, 24_000)
     arguments = ["synthesize", "--model", str(model_dir), "--out", str(tmp_path / "out.wav")]
-    arguments += ["--prompt", str(tmp_path / "voice.wav"), "--prompt-text", "one two three", "--text"]
+    arguments += ["--prompt", str(tmp_path / "voice.wav"), "--prompt-text", "one two three", "--tries=1"]
+    arguments += ["--min-rate-ratio=0.1", "--max-rate-ratio=0.15", "--text"]
     main([*arguments, "One. Two.", "--long"])
     out = json.loads(capsys.readouterr().out)
     assert [piece["text"] for piece in out["pieces"]] == ["One. Two."] and out["frames"] > 0
