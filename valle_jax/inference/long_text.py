@@ -188,8 +188,9 @@ def stream_long(
 ) -> Iterator[AudioChunk]:
     """Says a text of any length and yields it in chunks: the first piece while it is drawn, each other one as a whole.
 
-    So only the first piece cannot be drawn again. The pieces have the codebook 1 of `synthesize_long`, the first that
-    of one try; the silence behind the first counts as its pause, and makes that longer where it is.
+    So only the first piece cannot be drawn again. Its codebook 1 is that of `synthesize_long` with one try, and so, with
+    the same prompt for all, are the codes of the others with as many tries. The silence behind it counts as its pause,
+    and makes that longer where it is.
 
     Raises:
       UserError: as `cut` and `Synthesizer.stream` do; at once.
