@@ -188,8 +188,8 @@ def stream_long(
 ) -> Iterator[AudioChunk]:
     """Says a text of any length and yields it in chunks: the first piece while it is drawn, each other one as a whole.
 
-    So only the first piece cannot be drawn again. Its codebook 1 is that of `synthesize_long` with one try, and so, with
-    the same prompt for all, are the codes of the others with as many tries. The silence behind it counts as its pause,
+    So only the first piece cannot be drawn again. Its codebook 1 is that of `synthesize_long` with one try. The others
+    have the codes of `synthesize_long`, unless the prompt slides. The silence behind the first counts as its pause,
     and makes that longer where it is.
 
     Raises:
