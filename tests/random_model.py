@@ -1,9 +1,10 @@
-"""Model directories of random decoders, small enough for tests."""
+"""Model directories of random decoders, small enough for tests, and a prompt for them."""
 
 import os
 import pathlib
 
 import jax
+import numpy as np
 
 from valle_jax.codec import get_codec
 from valle_jax.codec.base import CodecInfo
@@ -13,6 +14,7 @@ from valle_jax.model import build
 from valle_jax.text.vocabulary import Vocabulary
 
 TINY = {"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "dropout": 0.0}
+TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 
 
 def save_random_model(

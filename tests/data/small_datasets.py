@@ -25,6 +25,17 @@ def utterance(i: int, n_phonemes: int, n_frames: int, speaker: str, codec: Codec
     )
 
 
+def equal(a: Utterance, b: Utterance) -> bool:
+    """Whether two utterances are the same, dtypes included."""
+    strings = ("utterance_id", "speaker_id", "language", "text", "source")
+    return (
+        all(getattr(a, name) == getattr(b, name) for name in strings)
+        and np.array_equal(a.phonemes, b.phonemes)
+        and np.array_equal(a.codes, b.codes)
+        and (a.phonemes.dtype, a.codes.dtype) == (b.phonemes.dtype, b.codes.dtype)
+    )
+
+
 def write(folder, utterances, splits=None, *, n_shards=2, codec=CODEC, vocabulary=VOCABULARY) -> Dataset:
     """Writes utterances in order and opens the dataset; all are of split train unless `splits` says otherwise."""
     folder.mkdir(parents=True, exist_ok=True)

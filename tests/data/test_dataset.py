@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import small_datasets
-from test_records import equal
+from small_datasets import equal
 
 from valle_jax.data.dataset import Dataset, DatasetInfo, ShardWriter, shard_is_complete, speaker_hash
 from valle_jax.data.schema import SPLITS

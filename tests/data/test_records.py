@@ -5,21 +5,11 @@ import struct
 
 import numpy as np
 import pytest
-from small_datasets import utterance
+from small_datasets import equal, utterance
 
 from valle_jax.data import tfrecord
 from valle_jax.data.schema import Utterance
 from valle_jax.data.tfrecord import DamagedRecordError
-
-
-def equal(a: Utterance, b: Utterance) -> bool:
-    strings = ("utterance_id", "speaker_id", "language", "text", "source")
-    return (
-        all(getattr(a, name) == getattr(b, name) for name in strings)
-        and np.array_equal(a.phonemes, b.phonemes)
-        and np.array_equal(a.codes, b.codes)
-        and (a.phonemes.dtype, a.codes.dtype) == (b.phonemes.dtype, b.codes.dtype)
-    )
 
 
 def framed(*payloads: bytes) -> bytes:

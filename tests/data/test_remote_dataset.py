@@ -9,7 +9,7 @@ import time
 import fsspec
 import numpy as np
 import pytest
-from test_records import equal
+from small_datasets import equal
 
 from valle_jax.config import Config, DataConfig, TrainConfig
 from valle_jax.data.dataset import Dataset

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.image import imread
+from random_model import TONE
 
 from valle_jax.demo.picture import draw_take
 from valle_jax.demo.speaking import heard, read_recording, speak
 from valle_jax.errors import UserError
 from valle_jax.inference.request import Options
 
-TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 OPTIONS = Options(best_of=3, tries=1)
 
 

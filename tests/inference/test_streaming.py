@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_synthesizer import TONE
+from random_model import TONE
 
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.cli import main

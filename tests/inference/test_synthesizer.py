@@ -4,14 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from random_model import TONE
 
 from valle_jax.audio import read_audio, write_audio
 from valle_jax.errors import UserError
 from valle_jax.inference.batching import Take, generate, most_probable, take_keys
 from valle_jax.inference.synthesizer import SYMBOLS_PER_SECOND, Options, Request, Synthesizer
 from valle_jax.text.vocabulary import EOS_ID, Vocabulary
-
-TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 
 
 def test_audio_has_the_length_of_its_codes_and_the_seed_decides(tts):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from random_model import TONE
 
 from valle_jax.audio import write_audio
 from valle_jax.codec import get_codec
@@ -11,8 +12,6 @@ from valle_jax.errors import UserError
 from valle_jax.inference.synthesizer import Options, Request
 from valle_jax.inference.voice import Voice, find_voice, list_voices, voice_path
 from valle_jax.inference.voice_command import Add, complaints
-
-TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 
 
 @pytest.fixture

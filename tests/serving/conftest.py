@@ -1,11 +1,9 @@
 """A folder with one voice."""
 
-import numpy as np
 import pytest
+from random_model import TONE
 
 from valle_jax.inference.voice import voice_path
-
-TONE = (0.3 * np.sin(np.arange(24000) * 0.05)).astype(np.float32)  # one second at 24 kHz
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ class Limits:
     Attributes:
       body_bytes: of a request.
       characters: of its text.
-      seconds: that a request may take.
+      seconds: that an answer may take; of a stream: each chunk, so that a long text is not cut.
     """
 
     body_bytes: int = 65_536
@@ -101,7 +101,6 @@ class _Api:
         wanted = parse(await self._body(request), self._limits.characters)
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Audio | AudioChunk | Exception] = asyncio.Queue()
-        deadline = loop.time() + self._limits.seconds
 
         def send(event: Audio | AudioChunk | Exception) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
@@ -116,12 +115,12 @@ class _Api:
             raise HTTPException(503, str(error)) from None
         streamed = False
         try:
-            first = await _unless_gone(request, _until(deadline, events.get()))
+            first = await _unless_gone(request, _within(self._limits.seconds, events.get()))
             if isinstance(first, Exception):
                 raise HTTPException(503, str(first))
             if isinstance(first, AudioChunk):
                 streamed = True
-                return self._stream(wanted, ticket, first, events, deadline)
+                return self._stream(wanted, ticket, first, events)
             content = await run_in_threadpool(encode, first.samples, first.sample_rate, wanted.format)
             return Response(content, headers={INFO_HEADER: _header(first.info)}, media_type=media_type(wanted.format))
         except TimeoutError:
@@ -139,7 +138,6 @@ class _Api:
         ticket: Ticket,
         first: AudioChunk,
         events: asyncio.Queue[Audio | AudioChunk | Exception],
-        deadline: float,
     ) -> Response:
         """The chunks as they come. What fails now ends the connection, so that no client takes it for the whole."""
 
@@ -157,7 +155,7 @@ class _Api:
                         yield audio
                     if chunk.info is not None:
                         break
-                    chunk = await _until(deadline, events.get())
+                    chunk = await _within(self._limits.seconds, events.get())
                 if wanted.stream == "sse":
                     yield _event("speech.audio.done", info=chunk.info)
             finally:
@@ -206,9 +204,9 @@ class _Counted:
         await self._app(scope, receive, counted)
 
 
-async def _until(deadline: float, result: Awaitable[T]) -> T:
-    """A result; TimeoutError where it is not there by then, as the event loop's clock has it."""
-    async with asyncio.timeout_at(deadline):
+async def _within(seconds: float, result: Awaitable[T]) -> T:
+    """A result; TimeoutError where it is not there in time."""
+    async with asyncio.timeout(seconds):
         return await result
 
 

@@ -50,7 +50,7 @@ class Serve:
     max_body_bytes: int = 65_536
     """Of a request."""
     timeout_seconds: float = 120.0
-    """Of a request; afterwards it is given up with 503."""
+    """That an answer may take, of a stream each chunk; afterwards the request is given up with 503."""
     api_key_file: str | None = None
     """File with a key that clients must send (Authorization: Bearer KEY)."""
     speaking: tyro.conf.OmitArgPrefixes[Options] = Options(batch_size=4)
