@@ -82,6 +82,7 @@ class StreamDecoder:
         self._stream = tts.codec.stream()
         self._frozen = np.zeros((0, tts.codec.info.codebooks), np.int32)
         self._size = pace.first_frames
+        self._samples: list[np.ndarray] = []
 
     @property
     def wanted_frames(self) -> int:
@@ -108,7 +109,12 @@ class StreamDecoder:
         chunk = np.concatenate([context, filled[begin:end]])
         (samples,) = self._stream(chunk[None], filled[None, end:], last=last)
         cut = round(len(context) * info.sample_rate / info.frames_per_second)
+        self._samples.append(samples[cut:])
         return AudioChunk(samples[cut:], info.sample_rate, filled[begin:end])
+
+    def describe(self, take: Take) -> dict[str, Any]:
+        """The info of the utterance, whose last chunk was made."""
+        return describe(self._job, take, np.concatenate(self._samples), self._tts.codec.info)
 
 
 def stream(
@@ -132,22 +138,19 @@ def _chunks(
     sampling = options.sampling
     slots = _begin(*tts.ar, batch, keys, *limits, sampling=sampling, max_frames=most)
     slots = _go_on(*tts.ar, slots, decoder.wanted_frames, sampling=sampling)
-    parts: list[np.ndarray] = []
     first_audio_seconds = 0.0
     while True:
         live, codes, length, finished = jax.device_get((slots.live, slots.codes, slots.length, slots.finished))
         chunk = decoder.next(codes[0, : length[0]], last=not live[0])
-        parts.append(chunk.samples)
         first_audio_seconds = first_audio_seconds or time.perf_counter() - start
         if not live[0]:
             break
         # The device goes on while the caller has the chunk.
         slots = _go_on(*tts.ar, slots, decoder.wanted_frames, sampling=sampling)
         yield chunk
-    samples = np.concatenate(parts)
     take = Take(codes[0, : length[0], None], bool(finished[0]), float(slots.mean_log_probability[0]))
     facts = {"tries": 1, "seed": seed, "first_audio_seconds": first_audio_seconds}
-    yield dataclasses.replace(chunk, info=describe(job, take, samples, tts.codec.info) | facts)
+    yield dataclasses.replace(chunk, info=decoder.describe(take) | facts)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "max_frames"))

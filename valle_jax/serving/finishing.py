@@ -15,7 +15,6 @@ from valle_jax.inference.long_text import merge
 from valle_jax.inference.request import Audio, Options
 from valle_jax.inference.streaming import AudioChunk
 from valle_jax.inference.synthesizer import Synthesizer
-from valle_jax.inference.takes import describe
 from valle_jax.serving.metrics import Metrics
 from valle_jax.serving.tickets import READING, Ticket, Utterance
 
@@ -83,15 +82,13 @@ class Finisher:
             return False
         last = stream.last
         chunk = stream.decoder.next(stream.codes, last=last)
-        if not stream.parts:
+        if not stream.first_audio_seconds:
             stream.first_audio_seconds = ticket.seconds
             self._metrics.first_audio.observe(stream.first_audio_seconds)
             self._draw(ticket.later)
-        stream.parts.append(chunk.samples)
         if last:
             assert stream.take is not None
-            samples = np.concatenate(stream.parts)
-            info = describe(utterance.job, stream.take, samples, self._tts.codec.info)
+            info = stream.decoder.describe(stream.take)
             info |= {"tries": 1, "seed": ticket.seed, "first_audio_seconds": stream.first_audio_seconds}
             self._metrics.bad_takes.inc(bool(info["problems"]))
             chunk = dataclasses.replace(chunk, info=info)

@@ -56,8 +56,7 @@ class Stream:
     decoder: StreamDecoder
     codes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))  # so far
     take: Take | None = None  # once it is drawn
-    parts: list[np.ndarray] = dataclasses.field(default_factory=list)
-    first_audio_seconds: float = 0.0
+    first_audio_seconds: float = 0.0  # 0: not yet
 
     @property
     def due(self) -> bool:
