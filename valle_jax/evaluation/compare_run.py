@@ -72,19 +72,18 @@ def report(curve: Curve, run: Run) -> list[str]:
         lines.append(f"differs: codec {run.codec} (reference: {curve.codec}): losses do not compare")
     if run.datasets != curve.datasets:
         lines.append("differs: another dataset: the level may differ, the shape should not")
-    verdicts = compare(curve, run)
-    if not verdicts:
-        last = int(run.steps[-1])
-        return [*lines, f"the run is at step {last}, the reference begins at {curve.steps[0]}: nothing to compare yet"]
-    ranges = dict(zip(curve.steps, zip(curve.low, curve.high, strict=True), strict=True))
-    for step, loss, verdict in verdicts:
-        low, high = ranges[step]
-        where = "within range" if verdict == "within" else f"{verdict} the range"
-        lines.append(f"step {step}: loss {loss:.3f}, reference {low:.3f} to {high:.3f}: {where}")
-    within = sum(verdict == "within" for _, _, verdict in verdicts)
-    summary = f"within range at {within} of {len(verdicts)} steps"
-    if verdicts[-1][2] != "within":
-        summary += f"; {verdicts[-1][2]} the range at the last, {verdicts[-1][0]}"
+    points = compare(curve, run)
+    if not points:
+        first, last = int(run.steps[0]), int(run.steps[-1])
+        reference = f"the reference those from {curve.steps[0]} to {curve.steps[-1]}"
+        return [*lines, f"the run has losses of steps {first} to {last}, {reference}: nothing to compare"]
+    for p in points:
+        where = "within range" if p.verdict == "within" else f"{p.verdict} the range"
+        lines.append(f"step {p.step}: loss {p.loss:.3f}, reference {p.low:.3f} to {p.high:.3f}: {where}")
+    within = sum(p.verdict == "within" for p in points)
+    summary = f"within range at {within} of {len(points)} steps"
+    if points[-1].verdict != "within":
+        summary += f"; {points[-1].verdict} the range at the last, {points[-1].step}"
     return [*lines, summary]
 
 
@@ -96,10 +95,12 @@ def draw(curve: Curve, run: Run, path: pathlib.Path) -> None:
         raise UserError("the picture needs matplotlib: pip install 'valle-jax[eval]'") from None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
-    axis.fill_between(curve.steps, curve.low, curve.high, alpha=0.3, label=f"range of {curve.name}")
+    points = compare(curve, run)
+    low, high = [p.low for p in points], [p.high for p in points]
+    axis.fill_between([p.step for p in points], low, high, alpha=0.3, label=f"range of {curve.name}")
     axis.plot(curve.steps, curve.loss, label=curve.name)
     axis.plot(run.steps, run.loss, linewidth=0.5, color="gray", label="this run")
-    axis.plot(run.steps, run.smooth, color="black", label="this run, smoothed")
+    axis.plot(run.steps, run.smooth()[0], color="black", label="this run, smoothed")
     axis.set(xlabel="step", ylabel="loss, nats per target")
     axis.legend()
     try:

@@ -16,9 +16,9 @@ import numpy as np
 
 from valle_jax.errors import UserError
 
-VERSION = 1
+VERSION = 2
 POINTS = 40  # of a curve
-WINDOW = 5  # lines of metrics.jsonl over which a loss is averaged
+REACH = 0.1  # of a step: a loss is averaged over the lines of metrics.jsonl so far before and behind it
 MARGIN = 0.02  # of the loss: least distance of the range's ends from the runs
 # How a run is watched and computed, not what it learns.
 _FREE = (
@@ -40,9 +40,11 @@ class Curve:
       codec: name and weight hash of the codec.
       datasets: fingerprints.
       steps: ascending.
-      loss: mean of the runs at each step, nats per target, averaged over `WINDOW` lines of metrics.
-      low: lower end of the range at each step.
-      high: upper end.
+      loss: mean of the runs at each step, nats per target, averaged over the lines within `REACH`.
+      least: of the runs.
+      most: of the runs.
+      lines: that were averaged, of the run with the fewest.
+      noise: standard deviation of the loss of one line.
     """
 
     name: str
@@ -52,8 +54,21 @@ class Curve:
     datasets: list[str]
     steps: list[int]
     loss: list[float]
-    low: list[float]
-    high: list[float]
+    least: list[float]
+    most: list[float]
+    lines: list[int]
+    noise: float
+
+    def bounds(self, steps: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest healthy loss at each of some steps, where it is the mean of so many lines.
+
+        As far as the runs' own, and on either side twice the deviation of two such means' difference, or `MARGIN` of
+        the loss.
+        """
+        known = (self.loss, self.least, self.most, self.lines)
+        loss, least, most, mine = (np.interp(steps, self.steps, values) for values in known)
+        margin = np.maximum(MARGIN * loss, 2 * self.noise * np.sqrt(1 / lines + 1 / mine))
+        return least - margin, most + margin
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the file."""
@@ -111,39 +126,38 @@ class Run:
         name = f"{codec['name']} {codec['weight_hash']}"
         return cls(folder, steps, loss, dotted, name, [dataset["fingerprint"] for dataset in run["datasets"]])
 
-    @property
-    def smooth(self) -> np.ndarray:
-        """The mean of `WINDOW` lines around each loss, fewer at the ends."""
-        half = WINDOW // 2
+    def smooth(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of the lines within `REACH` of each, as many before as behind it, and how many these are.
+
+        Losses fall by the logarithm of the step: so what is averaged is alike, however often lines are written.
+        """
+        reach = np.minimum(REACH * self.steps, np.minimum(self.steps - self.steps[0], self.steps[-1] - self.steps))
+        first = np.searchsorted(self.steps, self.steps - reach, "left")
+        last = np.searchsorted(self.steps, self.steps + reach, "right")
         total = np.concatenate([[0.0], np.cumsum(self.loss)])
-        place = np.arange(len(self.loss))
-        first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(self.loss))
-        return (total[last] - total[first]) / (last - first)
+        return (total[last] - total[first]) / (last - first), last - first
 
 
 def record(runs: Sequence[Run], name: str, description: str) -> Curve:
-    """The curve of runs that differ in their seed.
-
-    The range holds the smoothed losses of all runs, and at least twice the deviation of what smoothing took away and
-    `MARGIN` of the loss on either side.
+    """The curve of runs that differ in their seed, as far as lines of all of them lie on both sides of a step.
 
     Raises:
-      UserError: the runs differ in more, or share no steps.
+      UserError: the runs differ in more, are too short, or share no steps.
     """
     first, *others = runs
     for run in others:
         if found := differences(first.config, run.config):
             raise UserError(f"{run.workdir} and {first.workdir} differ in more than their seed: {found[0]}")
-    low_step, high_step = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
+    low_step, high_step = max(run.steps[0] for run in runs), min(run.steps[-1] / (1 + REACH) for run in runs)
     shared = first.steps[(first.steps >= low_step) & (first.steps <= high_step)]
-    if not len(shared):
-        raise UserError("the runs have no steps in common")
-    chosen = np.unique(np.linspace(0, len(shared) - 1, POINTS).round().astype(int))
-    steps = shared[chosen]
-    losses = np.array([np.interp(steps, run.steps, run.smooth) for run in runs])
-    noise = np.mean([np.std(run.loss - run.smooth) for run in runs])
-    mean = losses.mean(axis=0)
-    margin = np.maximum(MARGIN * mean, 2 * noise / np.sqrt(WINDOW))
+    if len(shared) < 2:
+        raise UserError("the runs have too few steps in common")
+    steps = shared[_spread(len(shared))]
+    smooth = [[np.interp(steps, run.steps, values) for values in run.smooth()] for run in runs]
+    losses, lines = np.array(smooth).swapaxes(0, 1)
+    # In second differences the fall itself is hardly there; their variance is six times that of a line.
+    noise = np.concatenate([np.diff(run.loss, 2) for run in runs]).std() / np.sqrt(6)
+    mean, least, most = ([round(float(x), 4) for x in line] for line in (losses.mean(0), losses.min(0), losses.max(0)))
     return Curve(
         name,
         description,
@@ -151,8 +165,17 @@ def record(runs: Sequence[Run], name: str, description: str) -> Curve:
         first.codec,
         first.datasets,
         [int(step) for step in steps],
-        *([round(float(x), 4) for x in line] for line in (mean, losses.min(0) - margin, losses.max(0) + margin)),
+        mean,
+        least,
+        most,
+        lines=[int(count) for count in lines.min(0)],
+        noise=round(float(noise), 4),
     )
+
+
+def _spread(count: int) -> np.ndarray:
+    """Indices of at most `POINTS` of `count` things, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
 
 
 def differences(reference: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
@@ -161,14 +184,27 @@ def differences(reference: Mapping[str, Any], mine: Mapping[str, Any]) -> list[s
     return [f"{k}={mine.get(k)} (reference: {reference.get(k)})" for k in keys if reference.get(k) != mine.get(k)]
 
 
-def compare(curve: Curve, run: Run) -> list[tuple[int, float, Verdict]]:
-    """For each step of the curve that the run has reached: step, the run's smoothed loss, where that lies."""
-    verdicts: list[tuple[int, float, Verdict]] = []
-    for step, low, high in zip(curve.steps, curve.low, curve.high, strict=True):
-        if run.steps[0] <= step <= run.steps[-1]:
-            loss = float(np.interp(step, run.steps, run.smooth))
-            verdicts.append((step, loss, "below" if loss < low else "above" if loss > high else "within"))
-    return verdicts
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A step of a run: its smoothed loss, and from where to where a healthy one is."""
+
+    step: int
+    loss: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the loss lies."""
+        return "below" if self.loss < self.low else "above" if self.loss > self.high else "within"
+
+
+def compare(curve: Curve, run: Run) -> list[Point]:
+    """Steps of the run, at most `POINTS`, that the curve has too."""
+    loss, lines = run.smooth()
+    low, high = curve.bounds(run.steps, lines)
+    both = np.flatnonzero((run.steps >= curve.steps[0]) & (run.steps <= curve.steps[-1]))
+    return [Point(int(run.steps[i]), *(float(line[i]) for line in (loss, low, high))) for i in both[_spread(len(both))]]
 
 
 def shipped() -> dict[str, Curve]:
