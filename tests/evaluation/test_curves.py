@@ -7,8 +7,9 @@ import pytest
 
 from valle_jax.cli import main
 from valle_jax.config import Config
+from valle_jax.configs import get_preset
 from valle_jax.errors import UserError
-from valle_jax.evaluation.curves import Curve, Run, compare, record, shipped
+from valle_jax.evaluation.curves import Curve, Run, compare, differences, record, shipped
 
 
 def _workdir(folder, *, seed: int = 0, offset: float = 0.0, last: int = 1000, every: int = 10, **settings):
@@ -77,9 +78,16 @@ def test_curves_are_saved_and_runs_of_different_settings_make_none(curve, tmp_pa
             Curve.load(tmp_path / name)
 
 
-def test_shipped_curves_can_be_read():
-    for name, curve in shipped().items():
-        assert curve.name == name and curve.description and len(curve.steps) == len(curve.least)
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_curve_is_of_what_its_preset_is_now(name):
+    curve = shipped()[name]
+    preset, stage = name.rsplit("-", 1)
+    config = get_preset(preset, stage).to_json()
+    of_data = {"model.n_symbols", "model.n_languages", "model.codebooks", "model.codebook_size"}
+    now = {f"{part}.{key}": value for part, values in config.items() for key, value in values.items()}
+    now |= {key: curve.config[key] for key in of_data}
+    assert differences(curve.config, now) == []
+    assert curve.name == name and curve.description and curve.loss[0] > curve.loss[-1]
 
 
 def test_the_command_records_and_compares(tmp_path, capsys):
