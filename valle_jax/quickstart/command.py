@@ -19,7 +19,7 @@ from valle_jax.errors import UserError, WorkError
 
 STARTED = "VALLE_QUICKSTART_STARTED"  # seconds since the epoch, set by launch/quickstart.sh before it installs
 CORPUS_MINUTES = 5.0  # of training audio per minute that the command may take
-AFTER_TRAINING_STEPS = 800  # of both decoders take as long as what follows: export, synthesis, measuring, the report
+AFTER_TRAINING_STEPS = 900  # of both decoders take as long as what follows: export, synthesis, measuring, the report
 # Of the training time that is left when it begins. Without a good NAR, the voice is not the prompt's.
 SHARES: dict[Stage, float] = {"ar": 0.53, "nar": 1.0}
 CALIBRATION_STEPS = 80
